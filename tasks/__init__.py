@@ -1,0 +1,1 @@
+"""voxkiln: speech-model checkpoints to verified, deployable artifacts, as a doit workflow."""

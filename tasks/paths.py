@@ -1,0 +1,68 @@
+"""Where everything lives under the artifacts folder; nothing else builds a path there.
+
+The names are those CosyVoice's own loader looks for, so that a folder of artifacts drops into a deployment.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+STATE = ".voxkiln"  # caches and locks; safe to delete when nothing runs
+
+
+@dataclass(frozen=True)
+class ArtifactPaths:
+    """Paths of one model's artifacts under `root`."""
+
+    root: Path
+    model: str
+
+    @property
+    def folder(self) -> Path:
+        return self.root / self.model
+
+    def checkpoint(self, epoch: int) -> Path:
+        return self.folder / "train" / f"epoch_{epoch}_whole.pt"
+
+    def averaged(self, part: str) -> Path:
+        return self.folder / "averaged" / f"{part}.pt"
+
+    def torchscript(self, component: str, precision: str) -> Path:
+        return self.folder / f"{component}.{precision}.zip"
+
+    def onnx(self, component: str, precision: str) -> Path:
+        return self.folder / f"{component}.{precision}.onnx"
+
+    def plan(self, component: str, precision: str, gpu: str) -> Path:
+        return self.folder / f"{component}.{precision}.{gpu}.plan"
+
+    @property
+    def vllm(self) -> Path:
+        return self.folder / "vllm"
+
+    def preflight(self, graph: Path) -> Path:
+        return self.folder / "preflight" / f"{graph.name}.json"
+
+    def report(self, artifact: Path) -> Path:
+        return self.folder / "verify" / f"{artifact.name}.json"
+
+
+def state_folder(root: Path) -> Path:
+    return root / STATE
+
+
+def timing_caches(root: Path) -> Path:
+    return state_folder(root) / "timing-caches"
+
+
+def lock_path(root: Path, step: str) -> Path:
+    return state_folder(root) / "locks" / f"{file_safe(step)}.lock"
+
+
+def order_path(root: Path, step: str) -> Path:
+    return state_folder(root) / "orders" / f"{file_safe(step)}.json"
+
+
+def file_safe(name: str) -> str:
+    """`name` with everything that is not allowed or awkward in a file name made a dash."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name)

@@ -1,0 +1,99 @@
+"""The sizes a TensorRT plan is built for: profiles of {axis: [min, opt, max]}, completed and checked.
+
+Pure and light: the same rules serve the settings' check, preflight, the build and the messages of the runtime.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+Range = tuple[int, int, int]
+Profile = dict[str, Range]
+BOUNDS = ("min", "opt", "max")
+
+
+def complete_profiles(axes: Mapping[str, Any], settings: Mapping[str, Any]) -> list[Profile]:
+    """Every profile with a range for every axis.
+
+    Args:
+        axes: the component's table, axis -> {min, opt, max}.
+        settings: ``profile`` replaces ranges of the table; each entry of ``profiles`` is a profile of its own, and
+            what it leaves out comes from there. Without entries there is one profile.
+    """
+    base = {name: _range(axis) for name, axis in axes.items()} | _ranges(settings.get("profile") or {})
+    return [base | _ranges(own) for own in settings.get("profiles") or [{}]]
+
+
+def profile_problems(axes: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
+    """Why the profiles cannot be built or used, one line each; empty when they can.
+
+    Beside min, opt and max an axis may state `multiple_of` (2 for a batch of classifier-free guidance: every sample
+    is there twice) and `least`, the smallest size the network can take (its stride).
+    """
+    given = {"profile": [settings.get("profile") or {}], "profiles": list(settings.get("profiles") or [])}
+    malformed = [line for key, profiles in given.items() for line in _malformed(axes, profiles, key=key)]
+    if malformed:
+        return malformed
+    complete = complete_profiles(axes, settings)
+    named = bool(given["profiles"])
+    wheres = [f"tensorrt.profiles[{index}]" if named else "tensorrt.profile" for index in range(len(complete))]
+    lines = [
+        line
+        for where, profile in zip(wheres, complete, strict=True)
+        for axis, sizes in profile.items()
+        for line in _range_problems(f"{where}.{axis}", sizes, axes[axis])
+    ]
+    return lines + [f"{wheres[i]}: the same as {wheres[j]}" for i, j in _repeated(complete)]
+
+
+def _range(axis: Mapping[str, Any]) -> Range:
+    return axis["min"], axis["opt"], axis["max"]
+
+
+def _ranges(profile: Mapping[str, Sequence[int]]) -> Profile:
+    return {axis: (low, usual, high) for axis, (low, usual, high) in profile.items()}
+
+
+def _malformed(axes: Mapping[str, Any], profiles: Sequence[Mapping[str, Any]], *, key: str) -> Iterator[str]:
+    for index, profile in enumerate(profiles):
+        where = f"tensorrt.{key}" if key == "profile" else f"tensorrt.{key}[{index}]"
+        for axis, sizes in profile.items():
+            if axis not in axes:
+                yield f"{where}.{axis}: no such axis; the model has {', '.join(sorted(axes))}"
+            elif not _three_integers(sizes):
+                yield f"{where}.{axis}={sizes}: needs three whole numbers [min, opt, max]"
+
+
+def _three_integers(sizes: Any) -> bool:
+    is_list = isinstance(sizes, Sequence) and not isinstance(sizes, str) and len(sizes) == len(BOUNDS)
+    return is_list and all(isinstance(size, int) and not isinstance(size, bool) for size in sizes)
+
+
+def _range_problems(where: str, sizes: Range, axis: Mapping[str, Any]) -> Iterator[str]:
+    shown = list(sizes)
+    low, usual, high = sizes
+    if not low <= usual <= high:
+        yield f"{where}={shown}: needs min <= opt <= max"
+    least = axis.get("least") or 1
+    if low < least:
+        why = "the smallest size the network can take" if least > 1 else "a size is at least 1"
+        yield f"{where}={shown}: min is below {least}, {why}"
+    step = axis.get("multiple_of") or 1
+    if odd := [size for size in dict.fromkeys(sizes) if size % step]:
+        why = " (classifier-free guidance runs every sample twice)" if step == 2 else ""
+        yield f"{where}={shown}: {', '.join(map(str, odd))} not a multiple of {step}{why}"
+
+
+def _repeated(profiles: Sequence[Profile]) -> Iterator[tuple[int, int]]:
+    for index, profile in enumerate(profiles):
+        if profile in profiles[:index]:
+            yield index, profiles.index(profile)
+
+
+def corners(profile: Profile) -> dict[str, dict[str, int]]:
+    """The three sizes of a profile: {"min": {axis: size}, "opt": ..., "max": ...}; equal ones appear once."""
+    found: dict[str, dict[str, int]] = {}
+    for index, bound in enumerate(BOUNDS):
+        sizes = {axis: size[index] for axis, size in profile.items()}
+        if sizes not in found.values():
+            found[bound] = sizes
+    return found
