@@ -1,0 +1,1 @@
+"""Heavy floor: the model families, as modules with the published state_dict names."""

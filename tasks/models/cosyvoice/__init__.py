@@ -1,0 +1,1 @@
+"""CosyVoice 1, 2 and 3."""

@@ -1,0 +1,135 @@
+"""The pieces of ESPnet-style encoders: input projection, feed-forward, and the two pre-norm layers.
+
+Shared by CosyVoice 1's language model and encoders and by CosyVoice 2's encoder.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from tasks.errors import UserError
+from tasks.models.cosyvoice.rel_attention import RelPositionAttention
+
+# Published options that only say how a model is trained, or shape the convolutions that no shipped model has.
+WITHOUT_EFFECT = ("gradient_checkpointing", "cnn_module_kernel", "cnn_module_norm", "causal")
+
+
+@dataclass(frozen=True)
+class LayerOptions:
+    """Sizes and dropout rates common to the layers of one encoder."""
+
+    heads: int
+    hidden: int
+    dropout: float
+    attention_dropout: float
+    key_bias: bool = True
+
+
+class InputProjection(nn.Module):
+    """Linear, LayerNorm, dropout (and ReLU for "linear_legacy"), then the scaling by sqrt(D) of relative encodings."""
+
+    def __init__(
+        self, input_size: int, width: int, *, dropout: float, positional_dropout: float, relu: bool = False
+    ) -> None:
+        super().__init__()
+        layers = [nn.Linear(input_size, width), nn.LayerNorm(width, eps=1e-5), nn.Dropout(dropout)]
+        self.out = nn.Sequential(*layers, nn.ReLU()) if relu else nn.Sequential(*layers)
+        self.dropout = nn.Dropout(positional_dropout)
+        self.scale = width**0.5
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, input) -> (B, T, D)."""
+        return self.dropout(self.out(x) * self.scale)
+
+
+class FeedForward(nn.Module):
+    """w_2(dropout(activation(w_1(x))))."""
+
+    def __init__(self, width: int, hidden: int, *, dropout: float, activation: nn.Module) -> None:
+        super().__init__()
+        self.w_1 = nn.Linear(width, hidden)
+        self.activation = activation
+        self.dropout = nn.Dropout(dropout)
+        self.w_2 = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.w_2(self.dropout(self.activation(self.w_1(x))))
+
+
+class PreNormLayer(nn.Module):
+    """x + attention(norm(x)), then x + feed_forward(norm(x)); the two norms are named by the subclass."""
+
+    def __init__(self, width: int, options: LayerOptions, activation: nn.Module) -> None:
+        super().__init__()
+        self.self_attn = RelPositionAttention(
+            width, options.heads, dropout=options.attention_dropout, key_bias=options.key_bias
+        )
+        self.feed_forward = FeedForward(width, options.hidden, dropout=options.dropout, activation=activation)
+        self.dropout = nn.Dropout(options.dropout)
+
+    def forward(self, x: Tensor, bias: Tensor, positions: Tensor) -> Tensor:
+        """Shapes as in RelPositionAttention.forward."""
+        x = x + self.dropout(self.self_attn(self.attention_norm(x), bias, positions))
+        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+
+    def forward_cached(self, x: Tensor, bias: Tensor, positions: Tensor, cache: Tensor) -> tuple[Tensor, Tensor]:
+        """Shapes as in RelPositionAttention.forward_cached."""
+        attended, cache = self.self_attn.forward_cached(self.attention_norm(x), bias, positions, cache)
+        x = x + self.dropout(attended)
+        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x))), cache
+
+    def attention_norm(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def feed_forward_norm(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class ConformerLayer(PreNormLayer):
+    """A layer under a conformer's parameter names (no convolution, no macaron), SiLU."""
+
+    def __init__(self, width: int, options: LayerOptions) -> None:
+        super().__init__(width, options, nn.SiLU())
+        self.norm_mha = nn.LayerNorm(width, eps=1e-12)
+        self.norm_ff = nn.LayerNorm(width, eps=1e-12)
+
+    def attention_norm(self, x: Tensor) -> Tensor:
+        return self.norm_mha(x)
+
+    def feed_forward_norm(self, x: Tensor) -> Tensor:
+        return self.norm_ff(x)
+
+
+class TransformerLayer(PreNormLayer):
+    """A layer under a transformer's parameter names, ReLU."""
+
+    def __init__(self, width: int, options: LayerOptions) -> None:
+        super().__init__(width, options, nn.ReLU())
+        self.norm1 = nn.LayerNorm(width, eps=1e-12)
+        self.norm2 = nn.LayerNorm(width, eps=1e-12)
+
+    def attention_norm(self, x: Tensor) -> Tensor:
+        return self.norm1(x)
+
+    def feed_forward_norm(self, x: Tensor) -> Tensor:
+        return self.norm2(x)
+
+
+def require_published(encoder: str, options: Mapping[str, object], published: Mapping[str, object]) -> None:
+    """Refuse options of a YAML that no shipped model uses and these layers do not have.
+
+    Raises:
+        UserError: an option is not known, or differs from the only value that is implemented.
+    """
+    for name, value in options.items():
+        if name in WITHOUT_EFFECT:
+            continue
+        if name not in published or published[name] != value:
+            only = f"only {name}={published[name]!r}" if name in published else f"no option {name}"
+            raise UserError(
+                f"{encoder} has {only}",
+                where=name,
+                value=value,
+                remedy="Use an encoder configured as in the published CosyVoice models",
+            )

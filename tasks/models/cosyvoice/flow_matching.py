@@ -1,0 +1,105 @@
+"""Conditional flow matching (Lipman et al., arXiv 2210.02747): the training loss and the ODE solver.
+
+CosyVoice 1's solver, which keeps noise between calls, is in cached_flow_matching.py.
+"""
+
+import math
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LONGEST = 15000  # frames for which the causal flow has noise
+
+
+class FlowMatching(nn.Module):
+    """Solves dx = estimator(x, t) dt from noise at t = 0 to a mel at t = 1, and trains the estimator for it."""
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        cfm_params: Mapping[str, Any],
+        estimator: nn.Module,
+        n_spks: int = 1,
+        spk_emb_dim: int = 64,
+    ) -> None:
+        """``in_channels``, ``n_spks`` and ``spk_emb_dim`` are published and without effect: the estimator knows."""
+        super().__init__()
+        self.estimator = estimator
+        self.sigma_min = float(cfm_params["sigma_min"])
+        self.cosine = cfm_params["t_scheduler"] == "cosine"
+        self.training_cfg_rate = float(cfm_params["training_cfg_rate"])
+        self.inference_cfg_rate = float(cfm_params["inference_cfg_rate"])
+
+    def compute_loss(
+        self, x1: Tensor, mask: Tensor, mu: Tensor, *, spks: Tensor, cond: Tensor, streaming: bool = False
+    ) -> Tensor:
+        """Mean squared error of the predicted velocity over the valid frames (scalar).
+
+        Args:
+            x1: (B, mel, T), the mel to be generated.
+            mask: (B, 1, T) of ones and zeros.
+            mu: (B, mel, T); spks: (B, mel); cond: (B, mel, T), as the estimator takes them.
+            streaming: train the estimator's chunk-wise mode.
+
+        Draws t ~ rand, z ~ randn and then, for classifier-free guidance, rand, in this order.
+        """
+        t = torch.rand([x1.size(0), 1, 1], device=x1.device, dtype=x1.dtype)
+        z = torch.randn_like(x1)
+        y = (1 - (1 - self.sigma_min) * t) * z + t * x1
+        velocity = x1 - (1 - self.sigma_min) * z
+        if self.training_cfg_rate > 0:
+            keep = (torch.rand(x1.size(0), device=x1.device) > self.training_cfg_rate).to(x1.dtype)
+            mu, spks, cond = mu * keep.view(-1, 1, 1), spks * keep.view(-1, 1), cond * keep.view(-1, 1, 1)
+        predicted = self.estimator(y, mask, mu, t.flatten(), spks, cond, streaming=streaming)
+        return F.mse_loss(predicted * mask, velocity * mask, reduction="sum") / (mask.sum() * x1.size(1))
+
+    def solve(
+        self,
+        z: Tensor,
+        mask: Tensor,
+        mu: Tensor,
+        *,
+        spks: Tensor,
+        cond: Tensor,
+        n_timesteps: int,
+        streaming: bool = False,
+    ) -> Tensor:
+        """Euler steps with classifier-free guidance from noise z (1, mel, T) to a mel (1, mel, T), fp32."""
+        times = self._times(n_timesteps, mu)
+        unguided = torch.zeros_like(mu), torch.zeros_like(spks), torch.zeros_like(cond)
+        mu2, spks2, cond2 = (torch.cat(pair) for pair in zip((mu, spks, cond), unguided, strict=True))
+        mask2, x, t, step = torch.cat((mask, mask)), z, times[0], times[1] - times[0]
+        for k in range(1, len(times)):
+            x2 = torch.cat((x, x)).to(spks.dtype)
+            guided, free = self.estimator(x2, mask2, mu2, t.expand(2), spks2, cond2, streaming=streaming).chunk(2)
+            x = x + step * ((1.0 + self.inference_cfg_rate) * guided - self.inference_cfg_rate * free)
+            t = t + step
+            if k + 1 < len(times):
+                # From the time reached by adding up steps, as published, not from the schedule's own previous point.
+                step = times[k + 1] - t
+        return x.float()
+
+    def _times(self, n_timesteps: int, like: Tensor) -> Tensor:
+        times = torch.linspace(0, 1, n_timesteps + 1, device=like.device, dtype=like.dtype)
+        return 1 - torch.cos(times * 0.5 * math.pi) if self.cosine else times
+
+
+class CausalConditionalCFM(FlowMatching):
+    """The solver of CosyVoice 2 and 3: noise is a fixed function of the frame, so that chunks agree with each other."""
+
+    @cached_property
+    def noise(self) -> Tensor:
+        """(1, 80, LONGEST), drawn with seed 0; the global random state is left alone."""
+        return torch.randn([1, 80, LONGEST], generator=torch.Generator("cpu").manual_seed(0), device="cpu")
+
+    def forward(
+        self, mu: Tensor, mask: Tensor, n_timesteps: int, *, spks: Tensor, cond: Tensor, streaming: bool = False
+    ) -> Tensor:
+        """The mel (1, mel, T) for an encoded mel mu (1, mel, T) of at most LONGEST frames."""
+        z = self.noise[:, :, : mu.size(2)].to(mu)
+        return self.solve(z, mask, mu, spks=spks, cond=cond, n_timesteps=n_timesteps, streaming=streaming)

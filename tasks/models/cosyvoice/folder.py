@@ -1,0 +1,136 @@
+"""Builds a part of a published model folder, or one component of a part, from its YAML and its weights.
+
+Only what is asked for is imported, built and read: exporting an estimator never opens the language model.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tasks.errors import UserError
+from tasks.models.cosyvoice.builder import build, our_name
+from tasks.models.cosyvoice.classes import CLASSES, MODEL_OF_FLOW
+from tasks.models.cosyvoice.yaml_reader import Call, Document, read_yaml
+from tasks.models.parametrized_weights import fix_parametrized_weights
+from tasks.models.strict_loading import load_strictly
+from tasks.models.weights import open_checkpoint
+
+LANGUAGE_MODEL_FOLDER = "CosyVoice-BlankEN"
+YAML_NAMES = ("cosyvoice.yaml", "cosyvoice2.yaml", "cosyvoice3.yaml")
+TRAINER_PREFIX = "generator."  # of hift.pt saved by the GAN trainer, beside its discriminator
+
+
+def load_component(component: Mapping[str, Any], *, config: Path, weights: Path) -> nn.Module:
+    """One component with its weights, in eval mode and fp32, ready to be exported: weight norm is worked out.
+
+    Args:
+        component: ``name`` (``"flow.decoder.estimator"``), ``part`` (``"flow"``), ``module`` (the class of ours that
+            must come out).
+        config: the folder's model YAML.
+        weights: state dict of the whole part; only the component's tensors are read.
+
+    Raises:
+        UserError: the YAML or the weights are missing, broken, of another model, or do not fit each other.
+    """
+    document = read_folder_yaml(config)
+    call = _find(component["name"], document)
+    _check_class(call, component, document)
+    prefix = component["name"].removeprefix(component["part"]).removeprefix(".")
+    module = _loaded(call, document, weights, prefix + "." if prefix else "")
+    fix_parametrized_weights(module)
+    return module
+
+
+def load_part(part: str, *, config: Path, weights: Path) -> nn.Module:
+    """A whole part, ``"flow"``, ``"hift"`` or ``"llm"``, in eval mode and fp32.
+
+    Raises:
+        UserError: as load_component.
+    """
+    document = read_folder_yaml(config)
+    return _loaded(_find(part, document), document, weights, "")
+
+
+def build_part(part: str, *, config: Path) -> nn.Module:
+    """A whole part with random weights, to be trained.
+
+    Raises:
+        UserError: the YAML is missing, broken or names what is not known.
+    """
+    document = read_folder_yaml(config)
+    module: nn.Module = build(_find(part, document), document)
+    return module
+
+
+def read_folder_yaml(config: Path) -> Document:
+    """The model YAML of a folder, its language model looked for beside it.
+
+    Raises:
+        UserError: as read_yaml; when the folder holds another generation's YAML, the setting that reads it.
+    """
+    others = [name for name in YAML_NAMES if (config.parent / name).is_file()]
+    if not config.is_file() and others:
+        settings = " or ".join(f"model={Path(name).stem}" for name in others)
+        raise UserError(
+            "no such file", where=config, value=f"the folder has {', '.join(others)}", remedy=f"Set {settings}"
+        )
+    return read_yaml(config, replace={"qwen_pretrain_path": str(config.parent / LANGUAGE_MODEL_FOLDER)})
+
+
+def _find(name: str, document: Document) -> Call:
+    part, *path = name.split(".")
+    found = document.get(part)
+    for key in path:
+        found = found.arguments.get(key) if isinstance(found, Call) else None
+    if not isinstance(found, Call):
+        raise UserError(
+            f"does not describe {name}",
+            where=document.path,
+            value=found,
+            remedy="Give the YAML of the model that is set",
+        )
+    return found
+
+
+def _check_class(call: Call, component: Mapping[str, Any], document: Document) -> None:
+    if our_name(call, document) == component["module"]:
+        return
+    flow = document.get("flow") if "flow" in document else None
+    family = MODEL_OF_FLOW.get(flow.target) if isinstance(flow, Call) else None
+    published = next((name for name, ours in CLASSES.items() if ours == component["module"]), component["module"])
+    raise document.problem(
+        f"{component['name']} is of another model than the setting says: {component['module']} was expected",
+        call.line,
+        call.target,
+        f"{f'Set model={family}, or mend the file: ' if family else ''}The published file has {published} here",
+    )
+
+
+def _loaded(call: Call, document: Document, weights: Path, prefix: str) -> nn.Module:
+    with torch.device("meta"):
+        module: nn.Module = build(call, document)
+    load_strictly(module, _state(weights, prefix), source=weights, within=prefix)
+    return module.eval()
+
+
+def _state(weights: Path, prefix: str) -> dict[str, Tensor]:
+    """The component's tensors, still in the mapped file."""
+    tensors = open_checkpoint(weights)
+    if any(name.startswith(TRAINER_PREFIX) for name in tensors):
+        tensors = _without_prefix(tensors, TRAINER_PREFIX)
+    state = _without_prefix(tensors, prefix)
+    if not state:
+        raise UserError(
+            f"has no tensor {prefix}*",
+            where=weights,
+            value=f"{len(tensors)} tensors: {', '.join(list(tensors)[:3])}, ...",
+            remedy="Give the weights of the part that holds this component",
+        )
+    return state
+
+
+def _without_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

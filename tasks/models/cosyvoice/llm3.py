@@ -1,0 +1,78 @@
+"""The language model of CosyVoice 3: that of CosyVoice 2 with instructions and one vocabulary for speech and marks."""
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+
+from tasks.errors import UserError
+from tasks.models.cosyvoice.qwen2_encoder import Qwen2Encoder
+from tasks.models.cosyvoice.qwen_lm import QwenSpeechLM, SpecialTokens
+from tasks.models.cosyvoice.speech_lm import Sampler, without_padding
+
+_MARKS = 200
+_END_OF_PROMPT = 151646
+
+
+class CosyVoice3LM(QwenSpeechLM):
+    """[start][instruction][text][task][speech tokens]; start and task are rows of the speech embedding.
+
+    Arguments as in Qwen2LM.
+
+    Attributes:
+        end_of_prompt: text token that ends the instruction, <|endofprompt|> in the published tokenizer.
+    """
+
+    def __init__(
+        self,
+        *,
+        llm_input_size: int,
+        llm_output_size: int,
+        speech_token_size: int,
+        llm: Qwen2Encoder,
+        sampling: Sampler,
+        length_normalized_loss: bool,
+        lsm_weight: float,
+        mix_ratio: Sequence[int],
+    ) -> None:
+        tokens = speech_token_size + _MARKS
+        super().__init__(
+            speech_token_size=speech_token_size,
+            special=SpecialTokens(
+                eos=speech_token_size + 1, fill=speech_token_size + 3, stops=range(speech_token_size, tokens)
+            ),
+            llm=llm,
+            sampling=sampling,
+            length_normalized_loss=length_normalized_loss,
+            lsm_weight=lsm_weight,
+            mix_ratio=mix_ratio,
+        )
+        self.end_of_prompt = _END_OF_PROMPT
+        self.llm_decoder = nn.Linear(llm_output_size, tokens, bias=False)
+        self.speech_embedding = nn.Embedding(tokens, llm_input_size)
+
+    def special_rows(self) -> tuple[Tensor, Tensor]:
+        """See ServedLM."""
+        first = self.speech_token_size
+        return self.speech_embedding.weight[first : first + 1], self.speech_embedding.weight[first + 2 : first + 3]
+
+    def instructions(self, batch: Mapping[str, Tensor]) -> list[Tensor]:
+        """instruct_token [batch, n] of lengths instruct_token_len [batch], embedded as text."""
+        rows = without_padding(batch["instruct_token"], batch["instruct_token_len"])
+        return [self.llm.embed_text(tokens) for tokens in rows]
+
+    def split_prompt(self, prompt_text: Tensor) -> tuple[Tensor, Tensor]:
+        """The instruction, its end token included, precedes the turns.
+
+        Raises:
+            UserError: the prompt has no instruction.
+        """
+        ends = (prompt_text[0] == self.end_of_prompt).nonzero()
+        if len(ends) == 0:
+            raise UserError(
+                "the prompt text has no <|endofprompt|> token",
+                where="prompt_text",
+                value=prompt_text[0].tolist(),
+                remedy="Begin it with an instruction, such as 'You are a helpful assistant.<|endofprompt|>'",
+            )
+        start = int(ends[0]) + 1
+        return prompt_text[:, :start], prompt_text[:, start:]

@@ -1,0 +1,79 @@
+"""The transformer of the CosyVoice 2 and 3 language models: Qwen2 of the ``transformers`` library, fed with rows."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tasks.errors import UserError
+from tasks.models.cosyvoice.masks import valid_mask
+
+
+class Qwen2Encoder(nn.Module):
+    """A Qwen2 language model used for its hidden states; built from a folder's config.json alone, without network.
+
+    Args:
+        pretrain_path: folder with config.json, ``CosyVoice-BlankEN`` of a published model. Its weights are not read:
+            those of the language model's checkpoint contain them.
+
+    Raises:
+        UserError: ``transformers`` or the folder is missing.
+    """
+
+    def __init__(self, *, pretrain_path: str | Path) -> None:
+        super().__init__()
+        library = _transformers()
+        config = library.Qwen2Config.from_pretrained(_with_config(Path(pretrain_path)), local_files_only=True)
+        self.model = library.Qwen2ForCausalLM(config)
+        # Loaders build on the meta device, and rotation frequencies are in no checkpoint: they must be real at once.
+        with torch.device("cpu"):
+            self._backbone.rotary_emb = type(self._backbone.rotary_emb)(config)
+
+    def forward(self, rows: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Hidden states after the final norm.
+
+        Args:
+            rows: [batch, length, width].
+            lengths: valid rows of each, [batch].
+
+        Returns:
+            [batch, length, width] and the mask of valid rows, bool [batch, 1, length].
+        """
+        valid = valid_mask(lengths, rows.size(1))
+        return self._backbone(inputs_embeds=rows, attention_mask=valid[:, 0], use_cache=False).last_hidden_state, valid
+
+    def forward_one_step(self, rows: Tensor, cache: Any = None) -> tuple[Tensor, Any]:
+        """Hidden states [1, n, width] of new rows [1, n, width] that follow those in ``cache``, and the cache grown."""
+        output = self._backbone(inputs_embeds=rows, past_key_values=cache, use_cache=True)
+        return output.last_hidden_state, output.past_key_values
+
+    def embed_text(self, tokens: Tensor) -> Tensor:
+        """Text tokens [...] to rows [..., width]."""
+        return self._backbone.embed_tokens(tokens)
+
+    @property
+    def _backbone(self) -> Any:
+        return self.model.model
+
+
+def _transformers() -> Any:
+    try:
+        import transformers
+    except ImportError as error:
+        raise UserError(
+            "the language models of CosyVoice 2 and 3 need the transformers library",
+            where="transformers",
+            remedy="Install it: pip install 'voxkiln[llm]'",
+        ) from error
+    return transformers
+
+
+def _with_config(folder: Path) -> Path:
+    if not (folder / "config.json").is_file():
+        raise UserError(
+            "the Qwen2 configuration of the language model is missing",
+            where=folder / "config.json",
+            remedy="Download the model's CosyVoice-BlankEN folder, or set qwen_pretrain_path to it",
+        )
+    return folder
