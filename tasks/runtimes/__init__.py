@@ -1,0 +1,1 @@
+"""Heavy floor: one inference engine per file behind the contract in `contract.py`."""

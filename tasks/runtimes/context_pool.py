@@ -1,0 +1,54 @@
+"""A fixed set of things that only one caller may use at a time, lent and taken back.
+
+Written for TensorRT's execution contexts; it knows nothing of them.
+"""
+
+import queue
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Generic, TypeVar
+
+from tasks.errors import UserError
+
+T = TypeVar("T")
+
+
+class ContextPool(Generic[T]):
+    """Lends each member to one caller at a time; whoever comes when all are out waits."""
+
+    def __init__(self, members: Sequence[T]) -> None:
+        self.size = len(members)
+        self._free: queue.LifoQueue[T] = queue.LifoQueue()  # the last one used is the warm one
+        for member in reversed(members):
+            self._free.put(member)
+
+    @property
+    def free(self) -> int:
+        """How many are not lent at the moment."""
+        return self._free.qsize()
+
+    @contextmanager
+    def acquire(self, *, timeout: float | None = None) -> Iterator[T]:
+        """Borrow a member for the `with` block; it comes back however the block ends.
+
+        Args:
+            timeout: seconds to wait for one; None: as long as it takes.
+
+        Raises:
+            UserError: if none came back in time.
+        """
+        member = self._take(timeout)
+        try:
+            yield member
+        finally:
+            self._free.put(member)
+
+    def _take(self, timeout: float | None) -> T:
+        try:
+            return self._free.get(timeout=timeout)
+        except queue.Empty:
+            raise UserError(
+                "every execution context is in use",
+                value=f"{self.size} contexts, waited {timeout} s",
+                remedy="Raise tensorrt.concurrency or send fewer requests at once",
+            ) from None

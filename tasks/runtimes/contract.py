@@ -1,0 +1,41 @@
+"""What every engine offers: an artifact that can be called with tensors, and the name of what really runs it.
+
+A runtime module also has `open_artifact(path, *, device, threads) -> Runtime`.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from torch import Tensor
+
+Shapes = Mapping[str, tuple[int | None, ...]]
+ABOUT = "voxkiln.json"  # record of a TorchScript file that tells what it is and which options it is called with
+
+
+class Runtime(Protocol):
+    """A loaded artifact.
+
+    Attributes:
+        provider: what really ran it, "CUDAExecutionProvider" for example; never what was merely asked for.
+        shapes: sizes of the inputs that are fixed in the artifact, None where any fits; empty if nothing is known.
+    """
+
+    @property
+    def provider(self) -> str: ...
+
+    @property
+    def shapes(self) -> Shapes: ...
+
+    def __call__(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        """Run once on tensors by name; outputs in the artifact's order, on the CPU or the artifact's device."""
+        ...
+
+
+def as_tuple(outputs: Tensor | tuple[Tensor, ...] | list[Tensor]) -> tuple[Tensor, ...]:
+    """One output or several, as a tuple."""
+    return (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
+
+
+def moved(arguments: Mapping[str, Any], device: str) -> dict[str, Any]:
+    """Keyword arguments with their tensors on a device."""
+    return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in arguments.items()}

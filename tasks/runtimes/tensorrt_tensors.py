@@ -1,0 +1,142 @@
+"""What a plan takes and gives: names, shapes, dtypes and the bounds of every profile, read from its engine.
+
+Also the check of a call's shapes against the profiles, before anything is launched.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from tasks.errors import UserError
+
+DTYPES = {
+    "FLOAT": torch.float32,
+    "HALF": torch.float16,
+    "BF16": torch.bfloat16,
+    "INT8": torch.int8,
+    "UINT8": torch.uint8,
+    "INT32": torch.int32,
+    "INT64": torch.int64,
+    "BOOL": torch.bool,
+}
+LONGEST_NAME = 128  # characters of INetworkDefinition.name
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class PlanTensor:
+    """One input or output; a size of -1 is dynamic.
+
+    Attributes:
+        bounds: for an input, its (min, opt, max) shapes in each profile.
+        axes: the name of each dimension's axis, empty where it is static or the plan does not tell.
+    """
+
+    name: str
+    shape: Shape
+    dtype: torch.dtype
+    bounds: tuple[tuple[Shape, Shape, Shape], ...]
+    axes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PlanInterface:
+    """A plan's inputs and outputs in the order of the module it replaces."""
+
+    inputs: tuple[PlanTensor, ...]
+    outputs: tuple[PlanTensor, ...]
+    profiles: int
+
+
+def label(component: str, shapes: Mapping[str, Sequence[int | str]]) -> str:
+    """The text that a plan carries as its network's name, so that its errors can speak of axes.
+
+    ``small.estimator frames:x.2,mask.2`` says that dimension 2 of x and of mask is the axis frames. TensorRT has no
+    other place for it and takes 128 characters: axes that do not fit are left out.
+
+    Args:
+        shapes: input -> sizes, and names of axes where the graph is dynamic.
+    """
+    places: dict[str, list[str]] = {}
+    for name, dims in shapes.items():
+        for index, dim in enumerate(dims):
+            if isinstance(dim, str):
+                places.setdefault(dim, []).append(f"{name}.{index}")
+    words = [component, *(f"{axis}:{','.join(found)}" for axis, found in places.items())]
+    return " ".join(word for index, word in enumerate(words) if len(" ".join(words[: index + 1])) <= LONGEST_NAME)
+
+
+def read_interface(trt: Any, engine: Any) -> PlanInterface:
+    """Describe an engine."""
+    axes = _axes(engine.name)
+    names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+    tensors = {name: _tensor(engine, name, axes, trt) for name in names}
+    is_input = {name: engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT for name in names}
+    return PlanInterface(
+        inputs=tuple(tensors[name] for name in names if is_input[name]),
+        outputs=tuple(tensors[name] for name in names if not is_input[name]),
+        profiles=engine.num_optimization_profiles,
+    )
+
+
+def _axes(name: str) -> dict[str, str]:
+    """ "x.2" -> "frames" from the label a plan of ours carries; other plans have any name there."""
+    pairs = (word.partition(":") for word in name.split())
+    return {place: axis for axis, _, places in pairs for place in places.split(",") if place}
+
+
+def _tensor(engine: Any, name: str, axes: Mapping[str, str], trt: Any) -> PlanTensor:
+    shape = tuple(engine.get_tensor_shape(name))
+    kind = engine.get_tensor_dtype(name).name
+    if kind not in DTYPES:
+        raise UserError("the plan uses a number format that PyTorch tensors cannot carry", where=name, value=kind)
+    profiles = engine.num_optimization_profiles if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT else 0
+    bounds = tuple(_bounds(engine, name, shape, index) for index in range(profiles))
+    return PlanTensor(
+        name, shape, DTYPES[kind], bounds, tuple(axes.get(f"{name}.{dim}", "") for dim in range(len(shape)))
+    )
+
+
+def _bounds(engine: Any, name: str, shape: Shape, profile: int) -> tuple[Shape, Shape, Shape]:
+    if -1 not in shape:
+        return shape, shape, shape
+    low, usual, high = (tuple(dims) for dims in engine.get_tensor_profile_shape(name, profile))
+    return low, usual, high
+
+
+def choose_profile(interface: PlanInterface, shapes: Mapping[str, Shape]) -> int:
+    """The first profile whose bounds admit all the shapes.
+
+    Raises:
+        UserError: naming the input, its dimension, the bound it breaks and the setting that moves it.
+    """
+    problems = [_problem(interface, shapes, profile) for profile in range(interface.profiles)]
+    if None in problems:
+        return problems.index(None)
+    told = "; ".join(dict.fromkeys(problem for problem in problems if problem))
+    remedy = "Send sizes within the bounds or build the plan with a wider tensorrt.profile"
+    raise UserError("no profile of the plan takes this call", where="TensorRT plan", value=told, remedy=remedy)
+
+
+def _problem(interface: PlanInterface, shapes: Mapping[str, Shape], profile: int) -> str | None:
+    where = f"profile {profile}: " if interface.profiles > 1 else ""
+    for tensor in interface.inputs:
+        shape = shapes[tensor.name]
+        if len(shape) != len(tensor.shape):
+            return f"{tensor.name} has {len(shape)} dimensions instead of {len(tensor.shape)}"
+        low, _, high = tensor.bounds[profile]
+        for dim, size in enumerate(shape):
+            if not low[dim] <= size <= high[dim]:
+                return where + _out_of_bounds(tensor, dim, size, low[dim], high[dim])
+    return None
+
+
+def _out_of_bounds(tensor: PlanTensor, dim: int, size: int, low: int, high: int) -> str:
+    if low == high:
+        return f"{tensor.name} has {size} in dimension {dim} where the plan has {low}"
+    axis = tensor.axes[dim]
+    bound = f"below the minimum {low}" if size < low else f"above the maximum {high}"
+    setting = f" of tensorrt.profile.{axis}" if axis else ""
+    return f"{tensor.name} has {size} {axis or 'elements'} in dimension {dim}, {bound}{setting}"
