@@ -1,0 +1,100 @@
+"""What an ONNX file asks of a plan: its inputs and outputs and the number formats it computes in.
+
+Only the graph is read; weights in external files stay on disk.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+from tasks.errors import UserError
+
+# ONNX element types by TensorRT's names
+KINDS = {1: "FLOAT", 2: "UINT8", 3: "INT8", 6: "INT32", 7: "INT64", 9: "BOOL", 10: "HALF", 11: "DOUBLE", 16: "BF16"}
+FLOATS = {"FLOAT", "HALF", "BF16", "DOUBLE"}
+PRECISIONS = {"fp32": "FLOAT", "fp16": "HALF", "bf16": "BF16"}
+
+
+@dataclass(frozen=True)
+class GraphTensor:
+    """An input or output; a dimension is a size or the name of a dynamic one."""
+
+    name: str
+    dims: tuple[int | str, ...]
+    kind: str
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The interface of an ONNX file.
+
+    Attributes:
+        float_kinds: every float format that occurs in weights, inputs, outputs or casts.
+        precision: the format of most weights.
+    """
+
+    inputs: tuple[GraphTensor, ...]
+    outputs: tuple[GraphTensor, ...]
+    float_kinds: frozenset[str]
+    precision: str
+
+
+def load_graph(path: Path) -> onnx.ModelProto:
+    """The model without its external weights.
+
+    Raises:
+        UserError: if the file is no ONNX model.
+    """
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except (DecodeError, OSError) as problem:
+        raise UserError("not an ONNX model", where=path, value=str(problem), remedy="Export it again") from problem
+    if not model.graph.output:
+        raise UserError("an ONNX file without a graph", where=path, remedy="Export it again")
+    return model
+
+
+def describe_graph(model: onnx.ModelProto) -> Graph:
+    """Its inputs (initializers listed as inputs left out), outputs and number formats."""
+    stored = {weight.name for weight in model.graph.initializer}
+    inputs = tuple(_tensor(value) for value in model.graph.input if value.name not in stored)
+    outputs = tuple(_tensor(value) for value in model.graph.output)
+    weights = _weights(model.graph)
+    casts = {KINDS.get(a.i, "") for node in model.graph.node if node.op_type == "Cast" for a in node.attribute}
+    interface = {tensor.kind for tensor in (*inputs, *outputs)}
+    usual = weights.most_common(1)[0][0] if weights else next(iter(sorted(interface & FLOATS)), "")
+    return Graph(inputs, outputs, frozenset((set(weights) | casts | interface) & FLOATS), usual)
+
+
+def _tensor(value: onnx.ValueInfoProto) -> GraphTensor:
+    kind = value.type.tensor_type
+    dims = tuple(dim.dim_param or dim.dim_value for dim in kind.shape.dim)
+    return GraphTensor(value.name, dims, KINDS.get(kind.elem_type, f"ONNX type {kind.elem_type}"))
+
+
+def _weights(graph: onnx.GraphProto) -> Counter[str]:
+    """Elements stored in each float format."""
+    counted: Counter[str] = Counter()
+    for weight in graph.initializer:
+        if (kind := KINDS.get(weight.data_type, "")) in FLOATS:
+            counted[kind] += prod(weight.dims)
+    return counted
+
+
+def check_precision(graph: Graph, precision: str, *, where: Path) -> None:
+    """A plan's precision is its graph's: no builder flag changes it.
+
+    Raises:
+        UserError: if the graph is stored in another format than the setting says.
+    """
+    asked = PRECISIONS.get(precision, graph.precision)
+    if graph.precision != asked:
+        raise UserError(
+            f"precision={precision} asks for {asked}, but the graph's weights are {graph.precision}",
+            where=where,
+            remedy=f"Export the ONNX with precision={precision} first",
+        )
