@@ -1,0 +1,65 @@
+"""Small actions that end in every way an action can end, for the tests of the worker and the starter."""
+
+import errno
+import os
+import signal
+import time
+from typing import Any
+
+from tasks.errors import UserError
+from tasks.job import Job
+
+
+def write(job: Job) -> dict[str, Any]:
+    text = "".join(path.read_text() for path in job.inputs.values()) + str(job.params.get("text", ""))
+    for path in job.outputs.values():
+        path.write_text(text)
+    return {"length": len(text)}
+
+
+def write_with_side_file(job: Job) -> dict[str, Any]:
+    (path,) = job.outputs.values()
+    path.with_name(f"{path.name}.data").write_text("weights")
+    return write(job)
+
+
+def write_nothing(job: Job) -> dict[str, Any]:
+    return {}
+
+
+def fail_for_the_user(job: Job) -> dict[str, Any]:
+    write(job)
+    raise UserError("the tensor is not finite", where="flow.pt", value=float("nan"), remedy="Train again")
+
+
+def crash(job: Job) -> dict[str, Any]:
+    write(job)
+    raise KeyError("a bug")
+
+
+def die(job: Job) -> dict[str, Any]:
+    write(job)
+    os.kill(os.getpid(), signal.SIGKILL)
+    return {}
+
+
+def fill_the_disk(job: Job) -> dict[str, Any]:
+    write(job)
+    raise OSError(errno.ENOSPC, "No space left on device", "x")
+
+
+def fill_the_disk_as_torch_says_it(job: Job) -> dict[str, Any]:
+    write(job)
+    raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 128 vs 22: file write failed")
+
+
+def chatter(job: Job) -> dict[str, Any]:
+    print("chatter on stdout")
+    os.write(2, b"chatter on stderr\n")
+    return write(job)
+
+
+def sleep_long(job: Job) -> dict[str, Any]:
+    write(job)
+    time.sleep(60)
+    return {}
