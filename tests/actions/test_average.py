@@ -1,0 +1,212 @@
+"""Averaging: parity with the published script, what is averaged and what is kept, and what is refused."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tasks.actions import average
+from tasks.errors import UserError
+from tasks.job import Job
+from tasks.models.weights import open_checkpoint
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "average"
+
+
+def job(folder: Path, *, num: int = 2, val_best: bool = True, out: Path | None = None) -> Job:
+    candidates = {path.name: path for path in sorted(folder.iterdir()) if path.suffix in {".pt", ".yaml"}}
+    outputs = {"averaged": (out or folder / "out") / "flow.pt"}
+    outputs["averaged"].parent.mkdir(exist_ok=True)
+    return Job("average:test/flow", "", candidates, outputs, {"average": {"num": num, "val_best": val_best}})
+
+
+def save(folder: Path, name: str, tensors: dict[str, Any], *, loss: float = 1.0) -> None:
+    torch.save(tensors | {"epoch": 0, "step": 0}, folder / f"{name}.pt")
+    (folder / f"{name}.yaml").write_text(f"epoch: 0\nstep: 0\nloss_dict: {{loss: {loss}}}\n")
+
+
+def averaged(folder: Path, *members: dict[str, Any]) -> dict[str, Tensor]:
+    """Average `members`, the first with the lowest loss."""
+    for index, tensors in enumerate(members):
+        save(folder, f"m{index}", tensors, loss=index)
+    return open_checkpoint(run(folder, num=len(members))[1])
+
+
+def run(folder: Path, *, num: int = 2, val_best: bool = True) -> tuple[dict[str, Any], Path]:
+    message = job(folder, num=num, val_best=val_best)
+    return average.run(message), message.outputs["averaged"]
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Facts and tensors of averaging the published run."""
+    message = job(GOLDEN, num=5, out=tmp_path)
+    return average.run(message), open_checkpoint(message.outputs["averaged"])
+
+
+def test_floating_point_tensors_are_bit_for_bit_those_of_the_published_script(
+    published: tuple[dict[str, Any], dict[str, Tensor]],
+) -> None:
+    expected = open_checkpoint(GOLDEN / "expected.pt")
+    best = open_checkpoint(GOLDEN / "epoch_4_whole.pt")
+    floats = [name for name in expected if best[name].is_floating_point()]
+    assert len(floats) == 10
+    assert all(torch.equal(published[1][name], expected[name]) for name in floats)
+    assert list(published[1]) == list(expected)
+
+
+def test_integer_buffers_are_the_best_members_and_are_named(
+    published: tuple[dict[str, Any], dict[str, Tensor]],
+) -> None:
+    facts, tensors = published
+    best = open_checkpoint(GOLDEN / "epoch_4_whole.pt")
+    assert facts["kept_from_best"] == ["positions", "enc.1.num_batches_tracked"]
+    for name in facts["kept_from_best"]:
+        assert torch.equal(tensors[name], best[name])
+        assert tensors[name].dtype == torch.int64
+
+
+def test_facts_say_which_files_went_in_with_which_losses(published: tuple[dict[str, Any], dict[str, Tensor]]) -> None:
+    expected = json.loads((GOLDEN / "README.json").read_text())
+    told = published[0]["best_first"]
+    assert [one["file"] for one in told] == [f"epoch_{e}_whole.pt" for e in expected["selected_epochs_best_first"]]
+    assert [one["loss"] for one in told] == sorted(expected["losses"])[:5]
+    assert json.loads(json.dumps(published[0])) == published[0]
+
+
+def test_diverged_checkpoints_are_named_in_the_facts(tmp_path: Path) -> None:
+    save(tmp_path, "a", {"w": torch.ones(2)})
+    save(tmp_path, "b", {"w": torch.full((2,), torch.nan)}, loss=float("nan"))
+    facts, _ = run(tmp_path, num=1)
+    assert facts["diverged"] == ["b"]
+
+
+def test_newest_are_averaged_without_val_best(tmp_path: Path) -> None:
+    message = job(GOLDEN, num=2, val_best=False, out=tmp_path)
+    assert [one["epoch"] for one in average.run(message)["best_first"]] == [6, 5]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.complex64])
+def test_each_tensor_keeps_its_dtype(tmp_path: Path, dtype: torch.dtype) -> None:
+    result = averaged(tmp_path, {"w": torch.ones(3, dtype=dtype)}, {"w": torch.full((3,), 2, dtype=dtype)})
+    assert torch.equal(result["w"], torch.full((3,), 1.5, dtype=dtype))
+
+
+def test_half_precision_is_summed_in_fp32(tmp_path: Path) -> None:
+    largest = torch.finfo(torch.float16).max
+    result = averaged(tmp_path, *[{"w": torch.full((2,), largest, dtype=torch.float16)}] * 3)
+    assert result["w"].tolist() == [largest, largest]
+
+
+def test_bool_buffers_are_kept_from_the_best(tmp_path: Path) -> None:
+    result = averaged(tmp_path, {"m": torch.tensor([True, False])}, {"m": torch.tensor([True, True])})
+    assert result["m"].tolist() == [True, False]
+
+
+def test_tied_tensors_stay_tied(tmp_path: Path) -> None:
+    first, second = torch.ones(4), torch.full((4,), 3.0)
+    result = averaged(tmp_path, {"a": first, "b": first}, {"a": second, "b": second})
+    assert result["b"].tolist() == [2.0] * 4
+    assert result["a"].data_ptr() == result["b"].data_ptr()
+
+
+def test_tensors_tied_in_one_member_only_are_averaged_apart(tmp_path: Path) -> None:
+    shared = torch.ones(4)
+    result = averaged(tmp_path, {"a": shared, "b": shared}, {"a": torch.ones(4), "b": torch.zeros(4)})
+    assert (result["a"][0].item(), result["b"][0].item()) == (1.0, 0.5)
+
+
+def test_views_and_transposed_tensors_are_averaged_by_value(tmp_path: Path) -> None:
+    base = torch.arange(12.0).reshape(3, 4)
+    members = [{"t": (base + k).t(), "v": (base + k)[1:, ::2]} for k in (0, 2)]
+    result = averaged(tmp_path, *members)
+    assert torch.equal(result["t"], (base + 1).t())
+    assert torch.equal(result["v"], (base + 1)[1:, ::2])
+
+
+def test_groups_smaller_than_a_tensor_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, published: tuple[dict[str, Any], dict[str, Tensor]]
+) -> None:
+    monkeypatch.setattr(average, "GROUP_BYTES", 50)
+    message = job(GOLDEN, num=5, out=tmp_path)
+    average.run(message)
+    in_small_groups = open_checkpoint(message.outputs["averaged"])
+    assert all(torch.equal(tensor, published[1][name]) for name, tensor in in_small_groups.items())
+
+
+def test_two_builds_give_the_same_bytes(tmp_path: Path) -> None:
+    files = []
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        folder.mkdir()
+        message = job(GOLDEN, num=5, out=folder)
+        average.run(message)
+        files.append(message.outputs["averaged"].read_bytes())
+    assert files[0] == files[1]
+
+
+class Hostile:
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        return os.system, ("echo obeyed",)
+
+
+GOOD = {"w": torch.ones(300), "b": torch.ones(2)}
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"w": torch.ones(300)}, r"m1.pt: tensors that differ between checkpoints: 1 .got b float32\[2\] / missing"),
+        (GOOD | {"c": torch.ones(1)}, r"got c missing / float32\[1\]"),
+        (GOOD | {"b": torch.ones(3)}, r"got b float32\[2\] / float32\[3\]"),
+        (GOOD | {"b": torch.ones(2).half()}, r"got b float32\[2\] / float16\[2\]"),
+        (GOOD | {"b": torch.tensor([0.0, torch.nan])}, r"m1.pt: holds NaN or infinite weights .got b"),
+        (GOOD | {"b": torch.tensor([0.0, -torch.inf])}, r"m1.pt: holds NaN or infinite weights .got b"),
+        ({"state_dict": GOOD}, r"m1.pt: a checkpoint must be a flat dict of named tensors .got 'state_dict': dict"),
+        (GOOD | {"b": Hostile()}, r"m1.pt: holds Python objects .*GLOBAL posix.system"),
+        (GOOD | {"b": torch.nn.Linear(1, 1)}, r"m1.pt: holds Python objects .*torch.nn.modules.linear.Linear"),
+    ],
+)
+def test_a_member_that_does_not_fit_is_refused(tmp_path: Path, tensors: dict[str, Any], message: str) -> None:
+    save(tmp_path, "m0", GOOD, loss=0)
+    save(tmp_path, "m1", tensors, loss=1)
+    with pytest.raises(UserError, match=message):
+        run(tmp_path)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (lambda whole: whole[:-200], "is not a whole PyTorch checkpoint"),
+        (lambda whole: whole[:100], "is not a whole PyTorch checkpoint"),
+        (lambda _: b"", "is not a whole PyTorch checkpoint"),
+        (lambda _: b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
+    ],
+)
+def test_a_damaged_member_is_named(tmp_path: Path, content: Callable[[bytes], bytes], message: str) -> None:
+    save(tmp_path, "m0", GOOD, loss=0)
+    save(tmp_path, "m1", GOOD, loss=1)
+    (tmp_path / "m1.pt").write_bytes(content((tmp_path / "m1.pt").read_bytes()))
+    with pytest.raises(UserError, match=f"m1.pt: {message}"):
+        run(tmp_path)
+
+
+def test_only_the_first_ten_differences_are_named(tmp_path: Path) -> None:
+    save(tmp_path, "m0", {f"w{k}": torch.ones(1) for k in range(20)})
+    save(tmp_path, "m1", {f"w{k}": torch.ones(2) for k in range(20)})
+    with pytest.raises(UserError, match="tensors that differ between checkpoints: 20") as caught:
+        run(tmp_path)
+    assert str(caught.value).count("float32[1]") == 10
+
+
+def test_a_file_with_weights_saved_before_torch_1_6_can_be_averaged(tmp_path: Path) -> None:
+    save(tmp_path, "m0", {"w": torch.ones(2)})
+    shutil.copy(tmp_path / "m0.yaml", tmp_path / "m1.yaml")
+    torch.save({"w": torch.zeros(2)}, tmp_path / "m1.pt", _use_new_zipfile_serialization=False)
+    assert open_checkpoint(run(tmp_path)[1])["w"].tolist() == [0.5, 0.5]

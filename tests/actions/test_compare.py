@@ -1,0 +1,153 @@
+"""Verification: what passes, what never passes, and what a reader is told."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+
+from tasks.actions import export_onnx, export_torchscript
+from tasks.actions.compare import run
+from tasks.errors import UserError
+from tests.actions import small_onnx_models
+from tests.actions.onnx_jobs import ENCODER, estimator_component, export_job, saved_weights, small_component, verify_job
+
+COMPONENT = estimator_component()
+
+
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The recorded estimator as ONNX in both precisions."""
+    paths = {}
+    for precision in ("fp32", "fp16"):
+        job = export_job(COMPONENT, tmp_path_factory.mktemp(precision), precision=precision)
+        export_onnx.run(job)
+        paths[precision] = job.outputs["onnx"]
+    return paths
+
+
+@pytest.fixture
+def artifact(artifacts: dict[str, Path], tmp_path: Path) -> Path:
+    return Path(shutil.copy(artifacts["fp32"], tmp_path))
+
+
+def change_weights(path: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Rewrite the largest weight of an ONNX file."""
+    model = onnx.load(path)
+    largest = max(model.graph.initializer, key=lambda tensor: np.prod(tensor.dims))
+    changed = numpy_helper.from_array(change(numpy_helper.to_array(largest).copy()), largest.name)
+    largest.CopyFrom(changed)
+    onnx.save(model, path)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_exported_estimator_passes(artifacts, precision, tmp_path):
+    path = Path(shutil.copy(artifacts[precision], tmp_path))
+    job = verify_job(COMPONENT, path, precision=precision, trials=10)
+    facts = run(job)
+    report = json.loads(job.outputs["report"].read_text())
+    assert report["passed"]
+    assert facts["trials"] == len(report["trials"]) == 10
+    assert facts["provider"] == report["provider"] == "CPUExecutionProvider"
+
+
+def test_report_has_every_number_of_every_trial(artifact):
+    job = verify_job(COMPONENT, artifact)
+    run(job)
+    report = json.loads(job.outputs["report"].read_text())
+    for trial in report["trials"]:
+        numbers = trial["outputs"]["estimator_out"]
+        assert {"max_abs", "max_rel", "snr_db", "cosine", "outside", "peak_error", "worst"} <= set(numbers)
+        assert trial["shapes"]["x"] == [2, 80, trial["sizes"]["frames"]]
+        assert set(trial["milliseconds"]) == {"artifact", "reference"}
+    assert 80 < report["noise_floor"]["estimator_out"]["snr_db"] < 200
+    assert any(trial["valid"]["mask"] < 1 for trial in report["trials"])
+
+
+def test_slightly_wrong_weights_fail_with_trial_sizes_and_worst_element(artifact):
+    change_weights(artifact, lambda weight: weight * 1.05)
+    job = verify_job(COMPONENT, artifact)
+    with pytest.raises(UserError, match=r"6 of 6 trials.*trial 0 \(batch=2, frames=4\).*worst element \[") as raised:
+        run(job)
+    assert not job.outputs["report"].exists()
+    kept = artifact.with_name(f"{artifact.name}.failed-verification.json")
+    assert str(kept) in str(raised.value)
+    assert not json.loads(kept.read_text())["passed"]
+
+
+def test_passing_removes_the_report_of_an_earlier_failure(artifact):
+    kept = artifact.with_name(f"{artifact.name}.failed-verification.json")
+    kept.write_text("{}")
+    run(verify_job(COMPONENT, artifact))
+    assert not kept.exists()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_weights_that_are_not_finite_never_pass_however_lax_the_limits(artifact, bad):
+    change_weights(
+        artifact,
+        lambda weight: np.where(np.arange(weight.size).reshape(weight.shape) == 7, bad, weight).astype(weight.dtype),
+    )
+    lax = {"max_outside": 1.0, "max_peak_error": 1e9, "min_snr_db": -1e9, "min_cosine": -1.0}
+    with pytest.raises(UserError, match="NaN or Inf"):
+        run(verify_job(COMPONENT, artifact, **lax))
+
+
+def test_reference_that_is_not_finite_never_passes(tmp_path):
+    module, component = small_onnx_models.Plain(), small_component("Plain")
+    job = export_job(component, tmp_path, weights=saved_weights(module, tmp_path))
+    export_onnx.run(job)
+    with torch.no_grad():
+        module.projection.bias[0] = float("nan")
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    with pytest.raises(UserError, match="NaN or Inf"):
+        run(verify_job(component, job.outputs["onnx"], weights=saved_weights(module, broken)))
+
+
+def test_artifact_of_other_weights_fails(tmp_path):
+    module, component = small_onnx_models.Plain(), small_component("Plain")
+    job = export_job(component, tmp_path, weights=saved_weights(module, tmp_path))
+    export_onnx.run(job)
+    with torch.no_grad():
+        module.projection.weight[3, 3] += 0.01
+    with pytest.raises(UserError, match="differs from the original module"):
+        run(verify_job(component, job.outputs["onnx"], weights=saved_weights(module, tmp_path)))
+
+
+def test_half_precision_artifact_does_not_pass_as_fp32(artifacts, tmp_path):
+    path = Path(shutil.copy(artifacts["fp16"], tmp_path))
+    limits = verify_job(COMPONENT, path).params["verify"]
+    with pytest.raises(UserError, match="snr_db"):
+        run(verify_job(COMPONENT, path, precision="fp16", **limits))
+
+
+def test_truncated_artifact_is_a_clear_error(artifact):
+    artifact.write_bytes(artifact.read_bytes()[:1000])
+    with pytest.raises(UserError, match="ONNX Runtime cannot load it"):
+        run(verify_job(COMPONENT, artifact))
+
+
+def test_batch_that_the_artifact_fixes_is_not_varied(artifact):
+    component = estimator_component(axes=COMPONENT["axes"] | {"batch": {"min": 2, "opt": 2, "max": 8}})
+    job = verify_job(component, artifact)
+    run(job)
+    trials = json.loads(job.outputs["report"].read_text())["trials"]
+    assert {trial["sizes"]["batch"] for trial in trials} == {2}
+
+
+def test_torchscript_file_of_two_outputs_and_lengths_is_verified(tmp_path):
+    job = export_job(ENCODER, tmp_path)
+    zip_file = tmp_path / "flow.encoder.fp32.zip"
+    settings = {"target": "portable", "optimize": False}
+    export_torchscript.run(
+        type(job)(job.step, "", job.inputs, {"zip": zip_file}, job.params | {"torchscript": settings})
+    )
+    facts = run(verify_job(ENCODER, zip_file, runtime="torchscript_module"))
+    assert facts["provider"].startswith("TorchScript")
+    assert facts["max_abs"] <= 1e-4

@@ -1,0 +1,157 @@
+"""The demo's training: it learns, repeats itself exactly, and writes what averaging and exporting read."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+import tasks.models.demo
+from tasks.actions import average, train
+from tasks.checkpoints import select, survey
+from tasks.errors import UserError
+from tasks.job import Job
+from tasks.models.cosyvoice.folder import load_part
+from tasks.models.demo import data
+from tasks.models.weights import open_checkpoint
+from tasks.schema import Train
+from tasks.values import plain
+
+CONFIG = Path(tasks.models.demo.__file__).parent / "cosyvoice2.yaml"
+SHORT = {"max_epoch": 2, "steps_per_epoch": 3, "batch_size": 2, "validation_batches": 1}
+
+
+def job(folder: Path, config: Path = CONFIG, **settings: Any) -> Job:
+    folder.mkdir(exist_ok=True)
+    told = plain(Train()) | settings
+    names = [f"epoch_{epoch}_whole.{ending}" for epoch in range(told["max_epoch"]) for ending in ("pt", "yaml")]
+    return Job(
+        step="train:demo/flow",
+        action="tasks.actions.train:run",
+        inputs={"config": config},
+        outputs={name: folder / name for name in names},
+        params={
+            "train": told,
+            "part": "flow",
+            "loader": "tasks.models.cosyvoice.folder",
+            "data": "tasks.models.demo.data",
+        },
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A training with the default settings: folder and facts."""
+    folder = tmp_path_factory.mktemp("trained")
+    return folder, train.run(job(folder))
+
+
+def test_validation_loss_falls_clearly(trained: tuple[Path, dict[str, Any]]) -> None:
+    losses = trained[1]["validation_losses"]
+    assert len(losses) == 6
+    assert losses[-1] < 0.65 * losses[0]
+
+
+def test_sidecars_tell_the_losses_and_can_be_chosen_from(trained: tuple[Path, dict[str, Any]]) -> None:
+    folder, facts = trained
+    assert [checkpoint.loss for checkpoint in survey(folder)] == facts["validation_losses"]
+    assert select(survey(folder), num=5, val_best=True)[0].epoch == 5
+
+
+def test_sidecar_has_the_published_keys_and_no_tag_or_time(trained: tuple[Path, dict[str, Any]]) -> None:
+    text = (trained[0] / "epoch_3_whole.yaml").read_text()
+    told = yaml.safe_load(text)
+    assert "!!" not in text
+    assert told.keys() >= {"epoch", "step", "tag", "batch_idx", "lr", "grad_norm", "loss_dict", "max_epoch"}
+    assert (told["epoch"], told["step"], told["tag"]) == (3, 4 * Train().steps_per_epoch, "CV")
+    assert "save_time" not in told
+
+
+def test_checkpoint_holds_the_published_entries(trained: tuple[Path, dict[str, Any]]) -> None:
+    saved = torch.load(trained[0] / "epoch_5_whole.pt", weights_only=True)
+    assert (saved.pop("epoch"), saved.pop("step")) == (5, 6 * Train().steps_per_epoch)
+    assert {name.split(".")[0] for name in saved} == {
+        *("input_embedding", "spk_embed_affine_layer", "encoder", "encoder_proj", "decoder"),
+    }
+    assert all(isinstance(value, torch.Tensor) and value.isfinite().all() for value in saved.values())
+
+
+def test_average_of_the_training_loads_as_a_published_flow(trained: tuple[Path, dict[str, Any]]) -> None:
+    folder, _ = trained
+    files = {path.name: path for path in folder.iterdir() if path.name.startswith("epoch_")}
+    params = {"average": {"num": 5, "val_best": True}}
+    average.run(Job("average:demo/flow", "", files, {"averaged": folder / "flow.pt"}, params))
+    flow = load_part("flow", config=CONFIG, weights=folder / "flow.pt")
+    batch = next(data.batches(count=1, batch_size=8, seed=1))
+    train.seed_draws("test")
+    with torch.inference_mode():
+        assert 0 < flow(batch, "cpu")["loss"] < 4
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_same_seed_gives_the_same_bytes_whatever_was_drawn_before(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        torch.rand(len(name) + ord(name))
+        train.run(job(tmp_path / name, **SHORT))
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def test_number_of_threads_makes_no_difference(tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        train.run(job(tmp_path / str(threads), **SHORT))
+    torch.set_num_threads(before)
+    assert contents(tmp_path / "1") == contents(tmp_path / "2")
+
+
+def test_another_seed_gives_other_weights(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        train.run(job(tmp_path / str(seed), seed=seed, **SHORT))
+    weights = [open_checkpoint(tmp_path / str(seed) / "epoch_0_whole.pt") for seed in (0, 1)]
+    assert not torch.equal(*(one["encoder_proj.weight"] for one in weights))
+
+
+def test_a_longer_training_begins_as_the_shorter_one(tmp_path: Path) -> None:
+    train.run(job(tmp_path / "short", **SHORT))
+    train.run(job(tmp_path / "long", **SHORT | {"max_epoch": 3}))
+    short, long = (open_checkpoint(tmp_path / name / "epoch_1_whole.pt") for name in ("short", "long"))
+    assert all(torch.equal(tensor, long[name]) for name, tensor in short.items())
+
+
+def test_validation_utterances_are_not_trained_on() -> None:
+    seeds = {train.seed_draws(0, "validate"), *(train.seed_draws(0, "train", epoch) for epoch in range(6))}
+    first = [next(data.batches(count=1, batch_size=1, seed=seed))["speech_feat"] for seed in seeds]
+    assert len({float(mel.sum()) for mel in first}) == 7
+
+
+def test_infinite_gradients_leave_the_weights_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "NOISE", float("inf"))
+    facts = train.run(job(tmp_path, **SHORT))
+    assert all(tensor.isfinite().all() for tensor in open_checkpoint(tmp_path / "epoch_1_whole.pt").values())
+    assert not any(loss < float("inf") for loss in facts["validation_losses"])
+    assert [checkpoint.step for checkpoint in survey(tmp_path)] == [0, 0]
+
+
+def test_learning_rate_warms_up_and_then_falls_as_published() -> None:
+    factor = train._warmup(20)
+    assert [factor(step) for step in (0, 9, 19, 79)] == pytest.approx([1 / 20, 0.5, 1.0, 0.5])
+
+
+def test_utterances_have_two_frames_for_each_token_and_zeros_beyond() -> None:
+    batch = next(data.batches(count=1, batch_size=4, seed=0))
+    tokens, frames = batch["speech_token_len"], batch["speech_feat_len"]
+    assert torch.equal(frames, 2 * tokens)
+    assert batch["speech_feat"].shape == (4, 2 * int(tokens.max()), data.MEL)
+    assert not batch["speech_feat"][int(tokens.argmin()), int(frames.min()) :].any()
+
+
+def test_a_model_without_the_part_is_refused(tmp_path: Path) -> None:
+    config = tmp_path / "cosyvoice2.yaml"
+    config.write_text("sample_rate: 24000\n")
+    with pytest.raises(UserError, match="has no key 'flow'"):
+        train.run(job(tmp_path / "out", config))

@@ -1,0 +1,172 @@
+"""CosyVoice 2's flow against the recorded outputs of the published one, eager, scripted and exported."""
+
+import math
+from functools import cache
+
+import pytest
+import torch
+from torch import nn
+
+from tasks.models.cosyvoice.folder import load_component, load_part
+from tasks.models.cosyvoice.positions import relative_positions
+from tests.golden_cases import golden_case, golden_names, golden_tensor
+from tests.models import exporting
+from tests.models.flow_cases import loss_and_gradients, run_inference, total_norm
+from tests.models.folders import component, config_of, weights_of
+from tests.models.replay import worst
+
+FAMILY = "cosyvoice2"
+COMPONENTS = {
+    "flow.encoder": "upsample_encoder:UpsampleConformerEncoder",
+    "flow.decoder.estimator": "unet:CausalConditionalDecoder",
+}
+ENCODER_CASES = pytest.mark.parametrize("name", golden_names(FAMILY, "flow_encoder"))
+ESTIMATOR_CASES = pytest.mark.parametrize("name", golden_names(FAMILY, "est_L"))
+# The default exporter, dynamo, meets the recorded cases in the tests of the whole workflow.
+EXPORTERS = pytest.mark.parametrize("dynamo", [False], ids=["torchscript"])
+
+
+@cache
+def module_of(name: str) -> nn.Module:
+    return load_component(component(name, COMPONENTS[name]), config=config_of(FAMILY), weights=weights_of(FAMILY))
+
+
+@cache
+def scripted_encoder() -> torch.jit.ScriptModule:
+    return torch.jit.freeze(torch.jit.script(module_of("flow.encoder")))
+
+
+@pytest.fixture(scope="module")
+def flow():
+    return load_part("flow", config=config_of(FAMILY), weights=weights_of(FAMILY))
+
+
+def encoder_arguments(name):
+    case = golden_case(FAMILY, name)
+    lengths = torch.tensor([case.flags["xs_lens"]]) if "xs_lens" in case.flags else case.inputs["xs_lens"]
+    return {**case.inputs, "xs_lens": lengths, "streaming": case.flags["streaming"]}, case.outputs
+
+
+@ENCODER_CASES
+@pytest.mark.parametrize("encoder", [lambda: module_of("flow.encoder"), scripted_encoder], ids=["eager", "scripted"])
+@torch.no_grad()
+def test_encoder_gives_the_recorded_hidden_states_and_mask(name, encoder):
+    arguments, expected = encoder_arguments(name)
+    hidden, mask = encoder()(**arguments)
+    assert worst(hidden, expected["ys"]) <= 1e-5
+    assert torch.equal(mask, expected["masks"])
+
+
+@torch.no_grad()
+def test_encoder_takes_an_empty_context_for_none():
+    arguments, _ = encoder_arguments("flow_encoder_full")
+    encoder, empty = module_of("flow.encoder"), torch.zeros(0, 0, 0)
+    assert torch.equal(encoder(**arguments)[0], encoder(**arguments, context=empty)[0])
+    assert worst(scripted_encoder()(**arguments, context=empty)[0], encoder(**arguments)[0]) <= 1e-5
+
+
+def test_positions_have_no_longest_input():
+    table = relative_positions(torch.zeros(1, 1, 4), 6000)
+    assert table.shape == (1, 11999, 4)
+    for row, position in ((0, 5999), (5999, 0), (11998, -5999)):
+        angles = torch.tensor([position, position * 0.01], dtype=torch.float64)
+        expected = torch.stack((angles.sin(), angles.cos()), dim=1).flatten()
+        assert worst(table[0, row], expected) <= 1e-3
+
+
+@torch.no_grad()
+def test_encoder_in_half_precision_stays_close():
+    arguments, expected = encoder_arguments("flow_encoder_stream")
+    encoder = load_component(
+        component("flow.encoder", COMPONENTS["flow.encoder"]), config=config_of(FAMILY), weights=weights_of(FAMILY)
+    ).half()
+    hidden, _ = encoder(**{**arguments, "xs": arguments["xs"].half()})
+    assert hidden.dtype == torch.float16
+    assert worst(hidden, expected["ys"]) <= 3e-2
+
+
+@ESTIMATOR_CASES
+@torch.no_grad()
+def test_estimator_gives_the_recorded_velocity(name):
+    case = golden_case(FAMILY, name)
+    assert worst(module_of("flow.decoder.estimator")(**case.inputs, **case.flags), case.outputs["y"]) <= 1e-5
+
+
+@pytest.mark.parametrize("name", ["est_L30_head0_full", "est_L30_head0_stream", "est_L30_tail0_full"])
+@torch.no_grad()
+def test_estimator_in_half_precision_has_no_nan_under_masks(name):
+    case = golden_case(FAMILY, name)
+    estimator = load_component(
+        component("flow.decoder.estimator", COMPONENTS["flow.decoder.estimator"]),
+        config=config_of(FAMILY),
+        weights=weights_of(FAMILY),
+    ).half()
+    halves = {role: value.half() for role, value in case.inputs.items()}
+    assert worst(estimator(**halves, **case.flags), case.outputs["y"]) <= 3e-2
+
+
+@EXPORTERS
+@pytest.mark.parametrize("streaming", [False, True], ids=["full", "streaming"])
+def test_exported_estimator_equals_eager_at_every_length_and_mask(dynamo, streaming, tmp_path):
+    estimator = exporting.Bound(module_of("flow.decoder.estimator"), streaming=streaming)
+    path = tmp_path / "estimator.onnx"
+    exporting.export(estimator, path, dynamo=dynamo)
+    differences = {
+        frames: exporting.worst_at(estimator, path, exporting.estimator_inputs(frames)) for frames in exporting.LENGTHS
+    }
+    assert max(differences.values()) <= 2e-5, differences
+
+
+def test_exported_transformer_block_has_few_nodes(tmp_path):
+    model = exporting.export(module_of("flow.decoder.estimator"), tmp_path / "estimator.onnx", dynamo=True)
+    assert sum(node.op_type == "Softmax" for node in model.graph.node) == 3
+    assert len(model.graph.node) <= 3 * 28 + 3 * 24 + 60
+
+
+def test_solver_noise_is_the_recorded_one_and_leaves_the_global_seed_alone(flow):
+    torch.manual_seed(5)
+    expected = torch.randn(3)
+    torch.manual_seed(5)
+    recorded = golden_tensor(FAMILY, "rand_noise_head")
+    assert torch.equal(flow.decoder.noise[:, :, : recorded.size(2)], recorded)
+    assert torch.equal(torch.randn(3), expected)
+
+
+@pytest.mark.parametrize("name", golden_names(FAMILY, "cfm"))
+@torch.no_grad()
+def test_solver_gives_the_recorded_mel(flow, name):
+    case = golden_case(FAMILY, name)
+    assert worst(flow.decoder(**case.inputs, n_timesteps=10, **case.flags), case.outputs["mel"]) <= 1e-4
+
+
+@pytest.mark.parametrize("name", golden_names(FAMILY, "flow_inference"))
+def test_inference_gives_the_recorded_mel(flow, name):
+    assert worst(run_inference(flow, FAMILY, name), golden_case(FAMILY, name).outputs["mel"]) <= 1e-4
+
+
+@pytest.mark.parametrize("name", golden_names(FAMILY, "loss_flow"))
+def test_loss_and_every_gradient_are_the_recorded_ones(flow, name, monkeypatch):
+    case = golden_case(FAMILY, name)
+    loss, norms = loss_and_gradients(flow, FAMILY, name, "loss_llm_unistream", monkeypatch)
+    assert math.isclose(loss, case.outputs["loss"].item(), rel_tol=1e-4)
+    assert math.isclose(total_norm(norms), case.flags["total_grad_norm"], rel_tol=1e-4)
+    assert norms == pytest.approx(case.flags["grad_norms"], rel=1e-3, abs=1e-6)
+
+
+def test_components_tell_their_static_sizes():
+    assert module_of("flow.encoder").sizes() == {"width": 48}
+    assert module_of("flow.decoder.estimator").sizes() == {"mel": 80}
+
+
+@EXPORTERS
+def test_exported_encoder_equals_eager_at_every_length(dynamo, tmp_path):
+    encoder, path = module_of("flow.encoder"), tmp_path / "encoder.onnx"
+    exporting.export_encoder(encoder, path, dynamo=dynamo)
+    inputs = [exporting.encoder_inputs(encoder, tokens) for tokens in exporting.LENGTHS]
+    assert max(exporting.worst_at(encoder, path, each) for each in inputs) <= 2e-5
+
+
+def test_a_scripted_encoder_holds_its_weights_once_and_no_table_of_positions(tmp_path):
+    scripted_encoder().save(tmp_path / "encoder.zip")
+    weights = sum(value.numel() * value.element_size() for value in module_of("flow.encoder").state_dict().values())
+    assert (tmp_path / "encoder.zip").stat().st_size <= 1.6 * weights

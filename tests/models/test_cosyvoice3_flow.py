@@ -1,0 +1,139 @@
+"""CosyVoice 3's flow against the recorded outputs of the published one, eager and exported."""
+
+import math
+from functools import cache
+
+import pytest
+import torch
+from torch import nn
+
+from tasks.errors import UserError
+from tasks.models.cosyvoice.dit_blocks import Rotation
+from tasks.models.cosyvoice.folder import load_component, load_part
+from tests.golden_cases import golden_case, golden_names
+from tests.models import exporting
+from tests.models.flow_cases import loss_and_gradients, run_inference, total_norm
+from tests.models.folders import changed_config, component, config_of, weights_of
+from tests.models.replay import worst
+
+FAMILY = "cosyvoice3"
+COMPONENTS = {"flow.pre_lookahead_layer": "lookahead:PreLookaheadLayer", "flow.decoder.estimator": "dit:DiT"}
+# The default exporter, dynamo, meets the recorded cases in the tests of the whole workflow.
+EXPORTERS = pytest.mark.parametrize("dynamo", [False], ids=["torchscript"])
+
+
+def load(name: str) -> nn.Module:
+    return load_component(component(name, COMPONENTS[name]), config=config_of(FAMILY), weights=weights_of(FAMILY))
+
+
+module_of = cache(load)
+
+
+@pytest.fixture(scope="module")
+def flow():
+    return load_part("flow", config=config_of(FAMILY), weights=weights_of(FAMILY))
+
+
+@pytest.mark.parametrize("name", golden_names(FAMILY, "pre_lookahead"))
+@torch.no_grad()
+def test_lookahead_layer_gives_the_recorded_embeddings(name):
+    case = golden_case(FAMILY, name)
+    layer = module_of("flow.pre_lookahead_layer")
+    arguments = {"inputs": case.inputs["xs"], "context": case.inputs.get("context")}
+    for run in (layer, torch.jit.script(layer)):
+        assert worst(run(**arguments), case.outputs["ys"]) <= 1e-5
+
+
+@torch.no_grad()
+def test_time_and_input_embeddings_are_the_recorded_ones():
+    estimator = module_of("flow.decoder.estimator")
+    for case, layer in (("dit_time_embed", estimator.time_embed), ("dit_input_embed", estimator.input_embed)):
+        recorded = golden_case(FAMILY, case)
+        assert worst(layer(**recorded.inputs), recorded.outputs["y"]) <= 1e-5
+
+
+@torch.no_grad()
+def test_first_block_and_its_rotation_are_the_recorded_ones():
+    estimator, expected = module_of("flow.decoder.estimator"), golden_case(FAMILY, "dit_block0").outputs
+    hidden, time = (golden_case(FAMILY, name).outputs["y"] for name in ("dit_input_embed", "dit_time_embed"))
+    angles = estimator.rotary_embed(hidden.size(1))
+    assert worst(angles, expected["rope_freqs"]) <= 1e-6
+    nothing_masked, all_valid = torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1)
+    block = estimator.transformer_blocks[0]
+    assert worst(block(hidden, time, nothing_masked, all_valid, Rotation(angles, hidden.dtype)), expected["y"]) <= 1e-5
+
+
+def test_only_the_first_head_is_rotated():
+    angles = module_of("flow.decoder.estimator").rotary_embed(7)
+    x = torch.randn(2, 7, 64, generator=torch.Generator().manual_seed(0))
+    rotated = Rotation(angles, x.dtype)(x)
+    assert torch.equal(rotated[:, :, 16:], x[:, :, 16:])
+    assert torch.equal(rotated[:, 0], x[:, 0])
+    assert not torch.allclose(rotated[:, 1:, :16], x[:, 1:, :16])
+
+
+@pytest.mark.parametrize("name", golden_names(FAMILY, "est_L"))
+@torch.no_grad()
+def test_estimator_gives_the_recorded_velocity(name):
+    case = golden_case(FAMILY, name)
+    assert worst(module_of("flow.decoder.estimator")(**case.inputs, **case.flags), case.outputs["y"]) <= 5e-5
+
+
+@pytest.mark.parametrize("name", ["est_L30_head0_full", "est_L30_head0_stream", "est_L30_tail0_full"])
+@torch.no_grad()
+def test_estimator_in_half_precision_has_no_nan_under_masks(name):
+    case = golden_case(FAMILY, name)
+    halves = {role: value.half() for role, value in case.inputs.items()}
+    velocity = load("flow.decoder.estimator").half()(**halves, **case.flags)
+    assert velocity.dtype == torch.float16
+    assert worst(velocity, case.outputs["y"]) <= 3e-2 * case.outputs["y"].abs().max()
+
+
+def test_half_precision_keeps_the_rotation_exact():
+    exact, half = load("flow.decoder.estimator"), load("flow.decoder.estimator").half()
+    assert torch.equal(half.rotary_embed(3000), exact.rotary_embed(3000))
+
+
+@EXPORTERS
+@pytest.mark.parametrize("streaming", [False, True], ids=["full", "streaming"])
+def test_exported_estimator_equals_eager_at_every_length_and_mask(dynamo, streaming, tmp_path):
+    estimator = exporting.Bound(module_of("flow.decoder.estimator"), streaming=streaming)
+    path = tmp_path / "estimator.onnx"
+    exporting.export(estimator, path, dynamo=dynamo)
+    differences = {
+        frames: exporting.worst_at(estimator, path, exporting.estimator_inputs(frames)) for frames in exporting.LENGTHS
+    }
+    assert max(differences.values()) <= 5e-5, differences
+
+
+def test_estimator_exports_with_a_dynamic_batch(tmp_path):
+    estimator, path = module_of("flow.decoder.estimator"), tmp_path / "estimator.onnx"
+    exporting.export(estimator, path, dynamo=True, dynamic_batch=True)
+    assert exporting.worst_at(estimator, path, exporting.estimator_inputs(23, batch=6)) <= 5e-5
+
+
+@pytest.mark.parametrize("name", golden_names(FAMILY, "cfm"))
+@torch.no_grad()
+def test_solver_gives_the_recorded_mel(flow, name):
+    case = golden_case(FAMILY, name)
+    assert worst(flow.decoder(**case.inputs, n_timesteps=10, **case.flags), case.outputs["mel"]) <= 1e-4
+
+
+@pytest.mark.parametrize("name", golden_names(FAMILY, "flow_inference"))
+def test_inference_gives_the_recorded_mel(flow, name):
+    assert worst(run_inference(flow, FAMILY, name), golden_case(FAMILY, name).outputs["mel"]) <= 1e-4
+
+
+@pytest.mark.parametrize("name", golden_names(FAMILY, "loss_flow"))
+def test_loss_and_every_gradient_are_the_recorded_ones(flow, name, monkeypatch):
+    case = golden_case(FAMILY, name)
+    loss, norms = loss_and_gradients(flow, FAMILY, name, "loss_llm_unistream", monkeypatch)
+    assert math.isclose(loss, case.outputs["loss"].item(), rel_tol=1e-4)
+    assert math.isclose(total_norm(norms), case.flags["total_grad_norm"], rel_tol=1e-4)
+    assert norms == pytest.approx(case.flags["grad_norms"], rel=1e-3, abs=1e-6)
+
+
+def test_a_long_skip_connection_is_refused(tmp_path):
+    config = changed_config(FAMILY, tmp_path, "ff_mult: 2", "ff_mult: 2\n            long_skip_connection: True")
+    with pytest.raises(UserError, match="long_skip_connection"):
+        load_part("flow", config=config, weights=weights_of(FAMILY))

@@ -1,0 +1,198 @@
+"""A model folder gives the component asked for and nothing else; whatever is wrong with it ends in one clear error."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tasks.errors import UserError
+from tasks.models.cosyvoice.folder import build_part, load_component, load_part
+from tests.golden_cases import GOLDEN
+from tests.models.folders import changed_config, changed_weights, component, config_of, copied_weights, weights_of
+
+FAMILY = "cosyvoice2"
+ESTIMATOR = component("flow.decoder.estimator", "unet:CausalConditionalDecoder")
+FINAL = "decoder.estimator.final_proj.weight"
+
+
+def load(config=None, weights=None, wanted=ESTIMATOR):
+    return load_component(wanted, config=config or config_of(FAMILY), weights=weights or weights_of(FAMILY))
+
+
+def refusal(config=None, weights=None, wanted=ESTIMATOR):
+    with pytest.raises(UserError) as error:
+        load(config, weights, wanted)
+    return str(error.value)
+
+
+def test_a_component_is_in_eval_mode_fp32_and_real():
+    estimator = load()
+    assert not estimator.training
+    assert {(str(value.device), value.dtype) for value in estimator.state_dict().values()} == {("cpu", torch.float32)}
+    assert all(parameter.requires_grad for parameter in estimator.parameters())
+
+
+def test_half_precision_weights_are_loaded_as_fp32(tmp_path):
+    weights = changed_weights(FAMILY, tmp_path, lambda s: s.update({key: value.half() for key, value in s.items()}))
+    assert load(weights=weights).final_proj.weight.dtype == torch.float32
+
+
+def test_epoch_and_step_are_not_weights(tmp_path):
+    weights = changed_weights(FAMILY, tmp_path, lambda state: state.update(epoch=3, step=700))
+    load_part("flow", config=config_of(FAMILY), weights=weights)
+
+
+def test_the_weights_file_may_be_replaced_after_loading(tmp_path):
+    weights = copied_weights(FAMILY, tmp_path)
+    estimator = load(weights=weights)
+    before = estimator.final_proj.weight.clone()
+    weights.write_bytes(b"\0" * weights.stat().st_size)
+    assert torch.equal(estimator.final_proj.weight, before)
+
+
+def test_only_the_components_tensors_are_looked_at(tmp_path):
+    def break_encoder(state):
+        state["encoder.after_norm.weight"].fill_(float("nan"))
+        del state["encoder_proj.bias"]
+
+    load(weights=changed_weights(FAMILY, tmp_path, break_encoder))
+
+
+def test_loading_an_estimator_imports_neither_the_encoder_nor_the_flow():
+    config, weights = str(config_of(FAMILY)), str(weights_of(FAMILY))
+    script = (
+        "import sys; from pathlib import Path; from tasks.models.cosyvoice.folder import load_component;"
+        f"load_component({ESTIMATOR}, config=Path({config!r}), weights=Path({weights!r}));"
+        "print(*(name for name in sys.modules if name.startswith('tasks.models.cosyvoice.')))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=GOLDEN.parents[1]
+    )
+    imported = {name.rpartition(".")[2] for name in run.stdout.split()}
+    assert "unet" in imported
+    assert not imported & {"upsample_encoder", "rel_attention", "flow2", "flow_matching", "hift", "llm1"}
+
+
+def test_a_part_with_random_weights_can_be_built_for_training():
+    flow = build_part("flow", config=config_of(FAMILY))
+    assert flow.training
+    assert set(flow.state_dict()) == set(torch.load(weights_of(FAMILY), weights_only=True))
+
+
+def test_missing_and_unexpected_names_are_listed_ten_at_most(tmp_path):
+    def rename(state):
+        for key in [key for key in state if key.startswith("decoder.estimator.mid_blocks.0.0")]:
+            state[key.replace("mid_blocks", "middle")] = state.pop(key)
+
+    message = refusal(weights=changed_weights(FAMILY, tmp_path, rename))
+    assert "12 missing: decoder.estimator.mid_blocks.0.0.block1.block.0.bias" in message
+    assert "12 unexpected: decoder.estimator.middle.0.0.block1.block.0.bias" in message
+    assert message.count("decoder.estimator.middle") == 10
+    assert str(tmp_path) in message
+
+
+def test_another_shape_names_the_tensor_both_shapes_and_the_file(tmp_path):
+    weights = changed_weights(FAMILY, tmp_path, lambda state: state.update({FINAL: state[FINAL][:, :8]}))
+    message = refusal(weights=weights)
+    assert f"{FINAL} is (80, 8, 1) in the file, (80, 32, 1) in the model" in message
+    assert str(weights) in message
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_named(tmp_path, value):
+    weights = changed_weights(FAMILY, tmp_path, lambda state: state[FINAL][3, 2].fill_(value))
+    message = refusal(weights=weights)
+    assert f"{FINAL}: 1 of 2560 values" in message
+    assert str(weights) in message
+
+
+def test_a_missing_weights_file_is_reported(tmp_path):
+    assert "cannot be read" in refusal(weights=tmp_path / "flow.pt")
+
+
+@pytest.mark.parametrize("keep", [0, 100, 0.5, 0.999])
+def test_a_truncated_weights_file_is_reported(tmp_path, keep):
+    weights = copied_weights(FAMILY, tmp_path)
+    content = weights.read_bytes()
+    weights.write_bytes(content[: keep if isinstance(keep, int) else int(len(content) * keep)])
+    assert "is not a whole PyTorch checkpoint" in refusal(weights=weights)
+
+
+def test_a_checkpoint_with_python_objects_is_refused(tmp_path):
+    torch.save({"weight": torch.zeros(1), "path": Path("x")}, tmp_path / "flow.pt")
+    assert "holds Python objects" in refusal(weights=tmp_path / "flow.pt")
+
+
+def test_a_nested_checkpoint_is_refused(tmp_path):
+    torch.save({"state_dict": {"weight": torch.zeros(1)}}, tmp_path / "flow.pt")
+    assert "flat dict" in refusal(weights=tmp_path / "flow.pt")
+
+
+def test_the_weights_of_another_part_are_refused():
+    message = refusal(weights=weights_of(FAMILY, "hift"))
+    assert "has no tensor decoder.estimator.*" in message
+
+
+def test_weights_smaller_than_the_yaml_says_are_refused(tmp_path):
+    message = refusal(config=changed_config(FAMILY, tmp_path, "channels: [32]", "channels: [64]"))
+    assert "another shape than the model" in message
+
+
+def test_another_generations_yaml_names_the_right_setting():
+    wanted = component("flow.decoder.estimator", "unet:ConditionalDecoder")
+    message = refusal(wanted=wanted)
+    assert "cosyvoice.flow.decoder.CausalConditionalDecoder" in message
+    assert "Set model=cosyvoice2" in message
+
+
+def test_a_folder_with_only_another_generations_yaml_names_the_right_setting():
+    assert "Set model=cosyvoice2" in refusal(config=GOLDEN / FAMILY / "cosyvoice.yaml")
+
+
+def test_a_generations_class_in_anothers_yaml_is_refused(tmp_path):
+    config = changed_config(
+        FAMILY, tmp_path, "flow.decoder.CausalConditionalDecoder", "flow.decoder.ConditionalDecoder"
+    )
+    assert "was expected" in refusal(config=config)
+
+
+@pytest.mark.parametrize("name", ["os.system", "cosyvoice.flow.decoder.CausalConditionalDecodr", "subprocess.Popen"])
+def test_an_unknown_class_is_refused_with_its_line_and_what_is_known(tmp_path, name):
+    config = changed_config(FAMILY, tmp_path, "cosyvoice.flow.decoder.CausalConditionalDecoder", name)
+    message = refusal(config=config)
+    assert name in message
+    assert f"{config}:65" in message
+    assert "Known: cosyvoice." in message
+
+
+def test_an_unknown_class_elsewhere_does_not_matter(tmp_path):
+    load(config=changed_config(FAMILY, tmp_path, "cosyvoice.hifigan.generator.HiFTGenerator", "os.system"))
+
+
+def test_an_unknown_option_is_refused_with_those_there_are(tmp_path):
+    message = refusal(config=changed_config(FAMILY, tmp_path, "num_mid_blocks: 1", "num_middle_blocks: 1"))
+    assert "num_middle_blocks" in message
+    assert "It has in_channels" in message
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "shown"),
+    [
+        ("act_fn: 'gelu'", "act_fn: 'snake'", "act_fn='gelu'"),
+        ("macaron_style: False", "macaron_style: True", "macaron"),
+    ],
+)
+def test_an_option_that_no_published_model_uses_is_refused(tmp_path, old, new, shown):
+    with pytest.raises(UserError, match=shown):
+        load_part("flow", config=changed_config(FAMILY, tmp_path, old, new), weights=weights_of(FAMILY))
+
+
+def test_a_yaml_without_the_part_is_reported(tmp_path):
+    assert "has no key 'flow'" in refusal(config=changed_config(FAMILY, tmp_path, "\nflow:", "\nstream:"))
+
+
+def test_a_component_that_the_yaml_does_not_describe_is_reported():
+    wanted = component("flow.decoder.estimater", "unet:CausalConditionalDecoder")
+    assert "does not describe flow.decoder.estimater" in refusal(wanted=wanted)

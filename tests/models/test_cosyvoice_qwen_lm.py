@@ -1,0 +1,179 @@
+"""The language models of CosyVoice 2 and 3 against the recorded outputs of the published ones."""
+
+import sys
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tasks.errors import UserError
+from tasks.models.cosyvoice.folder import load_part
+from tasks.models.cosyvoice.qwen2_encoder import Qwen2Encoder
+from tasks.models.cosyvoice.sampling import nucleus_sampling, ras_sampling
+from tests.golden_cases import golden_case, golden_names, golden_record
+from tests.models.folders import config_of, weights_of
+from tests.models.replay import replay_draws, worst
+from tests.models.speech_lm_cases import greedy_until, loss_and_gradients
+
+pytest.importorskip("transformers")
+
+FAMILIES = pytest.mark.parametrize("family", ["cosyvoice2", "cosyvoice3"])
+SPEECH_TOKENS = 60
+BATCH = "loss_llm_unistream"
+
+
+@cache
+def language_model(family: str) -> nn.Module:
+    model = load_part("llm", config=config_of(family), weights=weights_of(family, "llm"))
+    if family == "cosyvoice3":
+        model.end_of_prompt = golden_record(family)["endofprompt_id"]
+    return model
+
+
+@pytest.fixture
+def greedy(monkeypatch):
+    def make(family: str, cap: int) -> nn.Module:
+        model = language_model(family)
+        choose = greedy_until(cap, eos=model.special.eos, speech_tokens=SPEECH_TOKENS)
+        monkeypatch.setattr(model, "sampling", choose)
+        return model
+
+    return make
+
+
+@FAMILIES
+def test_special_tokens_are_the_published_ones(family):
+    special, published = language_model(family).special, golden_record(family)["ids"]
+    assert (special.eos, special.fill) == (published["eos"], published["fill"])
+    assert [special.stops[0], special.stops[-1]] == published["stop_token_ids"]
+
+
+@FAMILIES
+@torch.no_grad()
+def test_hidden_states_of_padded_rows_are_as_published(family):
+    case = golden_case(family, "qwen_forward")
+    hidden, valid = language_model(family).llm(case.inputs["xs"], case.inputs["xs_lens"])
+    assert worst(hidden, case.outputs["ys"]) < 1e-4
+    assert torch.equal(valid, case.outputs["masks"])
+
+
+@FAMILIES
+@torch.no_grad()
+def test_successive_steps_are_as_published(family):
+    cache_so_far = None
+    for name in golden_names(family, "qwen_step"):
+        case = golden_case(family, name)
+        hidden, cache_so_far = language_model(family).llm.forward_one_step(case.inputs["xs"], cache_so_far)
+        assert worst(hidden, case.outputs["ys"]) < 1e-4
+        for layer in range(len(case.outputs) // 2):
+            keys, values = cached(cache_so_far, layer)
+            assert worst(keys, case.outputs[f"k{layer}"]) < 1e-4
+            assert worst(values, case.outputs[f"v{layer}"]) < 1e-4
+
+
+def cached(cache_so_far: Any, layer: int) -> tuple[Tensor, Tensor]:
+    """Keys and values of a layer; older transformers have no list of layers."""
+    if hasattr(cache_so_far, "layers"):
+        return cache_so_far.layers[layer].keys, cache_so_far.layers[layer].values
+    return cache_so_far[layer]
+
+
+@FAMILIES
+@pytest.mark.parametrize("name", ["lm_inference_prompt", "lm_inference_noprompt"])
+def test_inference_speaks_the_published_tokens(family, name, greedy):
+    case = golden_case(family, name)
+    tokens = greedy(family, cap=13).inference(
+        **case.inputs, sampling=25, max_token_text_ratio=4, min_token_text_ratio=2
+    )
+    assert list(tokens) == case.outputs["tokens"].tolist()
+
+
+@FAMILIES
+@pytest.mark.parametrize("name", ["lm_bistream_a", "lm_bistream_b"])
+def test_text_in_pieces_is_spoken_in_the_published_tokens(family, name, greedy):
+    case = golden_case(family, name)
+    pieces = [tensor for key, tensor in case.inputs.items() if key.startswith("piece")]
+    prompt = case.inputs["prompt_text"], case.inputs["prompt_speech_token"]
+    tokens = greedy(family, cap=60).inference_bistream(iter(pieces), *prompt, sampling=25, max_token_text_ratio=20)
+    assert list(tokens) == case.outputs["tokens"].tolist()
+
+
+@FAMILIES
+def test_text_in_pieces_ends_even_if_the_model_never_does(family, greedy):
+    case = golden_case(family, "lm_bistream_b")
+    model, prompt = greedy(family, cap=10**9), (case.inputs["prompt_text"], case.inputs["prompt_speech_token"])
+    tokens = list(model.inference_bistream([case.inputs["piece0"]], *prompt, sampling=25, max_token_text_ratio=9))
+    assert 0 < len(tokens) <= 9 * (prompt[0].size(1) + case.inputs["piece0"].size(1))
+
+
+@FAMILIES
+def test_no_stop_token_comes_before_the_shortest_length(family, monkeypatch):
+    model, case = language_model(family), golden_case(family, "lm_inference_prompt")
+
+    def stop_first(logp, _decoded, _top_k):
+        likeliest_first = [*range(SPEECH_TOKENS, len(logp)), *range(SPEECH_TOKENS)]
+        return next(token for token in likeliest_first if torch.isfinite(logp[token]))
+
+    monkeypatch.setattr(model, "sampling", stop_first)
+    tokens = model.inference(**case.inputs, sampling=25, max_token_text_ratio=4, min_token_text_ratio=2)
+    assert len(list(tokens)) == 2 * case.inputs["text"].size(1)
+
+
+def test_inference_of_a_prompt_without_an_instruction_says_how_to_write_one():
+    case = golden_case("cosyvoice3", "lm_inference_prompt")
+    inputs = {**case.inputs, "prompt_text": case.inputs["prompt_text"][:, :2]}
+    with pytest.raises(UserError, match=r"<\|endofprompt\|>"):
+        list(
+            language_model("cosyvoice3").inference(
+                **inputs, sampling=25, max_token_text_ratio=4, min_token_text_ratio=2
+            )
+        )
+
+
+@FAMILIES
+@pytest.mark.parametrize("name", ["loss_llm_unistream", "loss_llm_bistream"])
+def test_loss_accuracy_and_gradients_are_as_published(family, name, monkeypatch):
+    case = golden_case(family, name)
+    result, norms = loss_and_gradients(language_model(family), family, name, BATCH, monkeypatch)
+    assert result["loss"].item() == pytest.approx(case.outputs["loss"].item(), rel=1e-4)
+    assert result["acc"].item() == pytest.approx(case.outputs["acc"].item())
+    assert norms == pytest.approx(case.flags["grad_norms"], rel=1e-3, abs=1e-6)
+
+
+@pytest.mark.parametrize("layout", ["uni", "mixed"])
+@torch.no_grad()
+def test_preference_training_is_as_published_with_the_mask_put_right(layout, monkeypatch):
+    batch = golden_case("cosyvoice2", BATCH).inputs | golden_case("cosyvoice2", "forward_dpo_uni").inputs
+    published, corrected = (golden_case("cosyvoice2", f"{kind}_{layout}") for kind in ("forward_dpo", "dpo_corrected"))
+    left = replay_draws(monkeypatch, published.draws)
+    result = language_model("cosyvoice2").forward_dpo(batch, "cpu")
+    assert list(left) == []
+    assert result["loss"].item() == pytest.approx(published.outputs["loss"].item(), rel=1e-4)
+    assert result["acc"].item() == pytest.approx(published.outputs["acc"].item())
+    assert worst(result["chosen_logps"], corrected.outputs["chosen_logps"]) < 1e-4
+    assert worst(result["rejected_logps"], corrected.outputs["rejected_logps"]) < 1e-4
+
+
+@FAMILIES
+def test_seeded_sampling_draws_the_published_tokens(family):
+    case = golden_case(family, "sampling")
+    logp, decoded = case.inputs["logp"], case.inputs["decoded"].tolist()
+    for seed in range(24):
+        torch.manual_seed(seed)
+        token = ras_sampling(logp, decoded, 25, top_p=0.8, top_k=25, win_size=10, tau_r=0.1)
+        assert token == case.outputs["ras"][seed]
+        torch.manual_seed(seed)
+        assert nucleus_sampling(logp, 0.8, 25) == case.outputs["nucleus"][seed]
+
+
+def test_a_missing_qwen_folder_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"config\.json"):
+        Qwen2Encoder(pretrain_path=tmp_path / "CosyVoice-BlankEN")
+
+
+def test_a_missing_library_is_named_with_the_command_that_installs_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(UserError, match=r"pip install 'voxkiln\[llm\]'"):
+        Qwen2Encoder(pretrain_path=config_of("cosyvoice2").parent / "CosyVoice-BlankEN")

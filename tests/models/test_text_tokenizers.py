@@ -1,0 +1,133 @@
+"""Text tokenizers of the families against the recorded cases, and folders in which something is wrong with them."""
+
+import base64
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from tasks.errors import UserError
+from tasks.models.cosyvoice.qwen_tokenizer import QwenTokenizer
+from tasks.models.cosyvoice.special_tokens import COSYVOICE2, COSYVOICE3, LANGUAGES, cosyvoice1_tokens, whisper_tokens
+from tasks.models.cosyvoice.text import load_tokenizer, require_rows
+from tests.golden_cases import GOLDEN, golden_record
+from tests.models.folders import YAML, config_of
+
+FAMILIES = pytest.mark.parametrize("family", ["cosyvoice2", "cosyvoice3"])
+OWN = "multilingual_zh_ja_yue_char_del.tiktoken"
+
+
+@FAMILIES
+def test_recorded_texts_become_the_recorded_tokens_and_text_again(family: str) -> None:
+    tokenizer, recorded = load_tokenizer(config_of(family)), golden_record(family)["tokenizer"]
+    for case in recorded["cases"]:
+        assert tokenizer.encode(case["text"]) == case["ids"]
+        assert tokenizer.decode(case["ids"]) == case["decoded"]
+
+
+@FAMILIES
+def test_special_tokens_have_the_recorded_ids(family: str) -> None:
+    tokenizer, recorded = load_tokenizer(config_of(family)), golden_record(family)["tokenizer"]
+    assert len(tokenizer) == recorded["size_after_added"]
+    assert {token: tokenizer.encode(token) for token in recorded["special_ids"]} == {
+        token: [number] for token, number in recorded["special_ids"].items()
+    }
+
+
+def test_no_special_token_is_listed_twice() -> None:
+    for tokens in (COSYVOICE2, COSYVOICE3, LANGUAGES, whisper_tokens(100), cosyvoice1_tokens(105)):
+        assert len(tokens) == len(set(tokens))
+
+
+def test_special_tokens_can_be_kept_in_decoded_text() -> None:
+    folder = GOLDEN / "cosyvoice2" / "CosyVoice-BlankEN"
+    tokenizer = QwenTokenizer(token_path=folder, skip_special_tokens=False)
+    assert tokenizer.decode(tokenizer.encode("a[laughter]b")) == "a[laughter]b"
+
+
+def test_an_unknown_version_is_refused() -> None:
+    with pytest.raises(UserError, match=r"cosyvoice4.*Say cosyvoice2 or cosyvoice3"):
+        QwenTokenizer(token_path=GOLDEN / "cosyvoice2" / "CosyVoice-BlankEN", version="cosyvoice4")
+
+
+@pytest.mark.parametrize("name", ["vocab.json", "merges.txt"])
+def test_a_missing_tokenizer_file_is_named(tmp_path: Path, name: str) -> None:
+    folder = shutil.copytree(GOLDEN / "cosyvoice2" / "CosyVoice-BlankEN", tmp_path / "qwen")
+    (folder / name).unlink()
+    with pytest.raises(UserError, match=name):
+        QwenTokenizer(token_path=folder)
+
+
+def test_a_damaged_tokenizer_file_is_told_with_its_folder(tmp_path: Path) -> None:
+    folder = shutil.copytree(GOLDEN / "cosyvoice2" / "CosyVoice-BlankEN", tmp_path / "qwen")
+    (folder / "tokenizer.json").write_text("{")
+    with pytest.raises(UserError, match="qwen: is not a tokenizer"):
+        QwenTokenizer(token_path=folder)
+
+
+def test_a_tokenizer_beyond_the_text_embedding_is_told_with_both_sizes() -> None:
+    tokenizer = load_tokenizer(config_of("cosyvoice3"))
+    require_rows(tokenizer, 601, config=config_of("cosyvoice3"))
+    with pytest.raises(UserError, match=r"does not match the model.*601 tokens, 600 rows"):
+        require_rows(tokenizer, 600, config=config_of("cosyvoice3"))
+
+
+def test_without_the_library_the_command_that_installs_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(UserError, match=r"pip install 'voxkiln\[llm\]'"):
+        load_tokenizer(config_of("cosyvoice2"))
+
+
+def cosyvoice1_folder(folder: Path, target: str, *, languages: int, vocabulary: str) -> Path:
+    """A CosyVoice 1 YAML with a tokenizer, and a vocabulary of all bytes and two words."""
+    pieces = [bytes([number]) for number in range(256)] + [b"he", b"hel", b"lo", b"hello"]
+    lines = (f"{base64.b64encode(piece).decode()} {rank}" for rank, piece in enumerate(pieces))
+    (folder / vocabulary).write_text("\n".join(lines) + "\n")
+    text = config_of("cosyvoice1").read_text()
+    described = f"get_tokenizer: !name:{target}\n    multilingual: True\n    num_languages: {languages}\n"
+    path = folder / YAML["cosyvoice1"]
+    path.write_text(f"{text}\n{described}    language: 'en'\n    task: 'transcribe'\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("target", "languages", "vocabulary", "size"),
+    [
+        # 50,257 pieces of Whisper's vocabulary make the published 51,866 tokens
+        ("whisper.tokenizer.get_tokenizer", 100, "multilingual.tiktoken", 51866 - 50257),
+        ("cosyvoice.tokenizer.tokenizer.get_tokenizer", 105, OWN, 2 + 105 + 15 + 6 + 30 + 20 + 1501),
+    ],
+)
+def test_cosyvoice_1_has_whispers_special_tokens_after_its_pieces(
+    tmp_path: Path, target: str, languages: int, vocabulary: str, size: int
+) -> None:
+    pytest.importorskip("tiktoken")
+    tokenizer = load_tokenizer(cosyvoice1_folder(tmp_path, target, languages=languages, vocabulary=vocabulary))
+    assert len(tokenizer) == 260 + size
+    assert tokenizer.encode("hello<|endoftext|><|zh|>") == [259, 260, 263]
+    assert tokenizer.decode([259, 32, 228, 189, 160]) == "hello 你"
+
+
+def test_a_missing_vocabulary_of_cosyvoice_1_is_named_with_where_to_get_it(tmp_path: Path) -> None:
+    target = "cosyvoice.tokenizer.tokenizer.get_tokenizer"
+    config = cosyvoice1_folder(tmp_path, target, languages=105, vocabulary=OWN)
+    (tmp_path / OWN).unlink()
+    with pytest.raises(UserError, match=f"{OWN}: the text vocabulary is missing.*cosyvoice/tokenizer/assets"):
+        load_tokenizer(config)
+
+
+@pytest.mark.parametrize("text", ["", "not base64 at all", "AAA= 0\nAAE= 7\n"])
+def test_a_damaged_vocabulary_of_cosyvoice_1_is_refused(tmp_path: Path, text: str) -> None:
+    target = "cosyvoice.tokenizer.tokenizer.get_tokenizer"
+    config = cosyvoice1_folder(tmp_path, target, languages=105, vocabulary=OWN)
+    (tmp_path / OWN).write_text(text)
+    with pytest.raises(UserError, match=OWN):
+        load_tokenizer(config)
+
+
+def test_a_folder_whose_yaml_names_no_tokenizer_says_so(tmp_path: Path) -> None:
+    (tmp_path / "cosyvoice.yaml").write_text(json.dumps({"flow": 1}))
+    with pytest.raises(UserError, match="get_tokenizer"):
+        load_tokenizer(tmp_path / "cosyvoice.yaml")

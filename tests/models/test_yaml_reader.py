@@ -1,0 +1,134 @@
+"""The model YAML is data: its tags are read, nothing that it names is imported or called."""
+
+import pytest
+
+from tasks.errors import UserError
+from tasks.models.cosyvoice.yaml_reader import Call, read_yaml
+from tests.models.folders import YAML, config_of
+
+
+@pytest.fixture
+def read(tmp_path):
+    def read_text(text, **options):
+        path = tmp_path / "cosyvoice2.yaml"
+        path.write_text(text, encoding="utf-8")
+        return read_yaml(path, **options)
+
+    return read_text
+
+
+@pytest.mark.parametrize("family", YAML)
+def test_every_key_of_the_published_layouts_can_be_read(family):
+    document = read_yaml(config_of(family))
+    assert {"sample_rate", "llm", "flow", "hift"} <= set(document.content)
+    for key in document.content:
+        document.get(key)
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [
+        ("<a>", 6),
+        ("<a> * <b>", 24),
+        ("(<a> + 2) * <b>", 32),
+        ("<a> // <b>", 1),
+        ("-<a> % 4", 2),
+        ("<nested.deep[1]>", 8),
+        ("<part.width>", 3),
+        ("<name>/model", "x/model"),
+    ],
+)
+def test_a_reference_gives_a_value_or_the_arithmetic_of_values(read, expression, value):
+    document = read(
+        f"a: 6\nb: 4\nname: x\nnested: {{deep: [7, 8]}}\npart: !new:some.Part\n  width: 3\nresult: !ref {expression}\n"
+    )
+    assert document.get("result") == value
+
+
+def test_numbers_in_exponent_notation_are_numbers(read):
+    assert read("lr: 1e-5\nsmall: 1e-06\n").content == {"lr": 1e-5, "small": 1e-6}
+
+
+def test_a_config_record_becomes_its_content(read):
+    document = read("p: !new:omegaconf.DictConfig\n  content:\n    sigma_min: 1e-06\n")
+    assert document.get("p") == {"sigma_min": 1e-6}
+
+
+def test_anchors_are_followed(read):
+    assert read("a: &x {k: 1}\nb: *x\n").get("b") == {"k": 1}
+
+
+def test_seed_calls_are_skipped(read):
+    assert read("__seed: !apply:torch.manual_seed [1986]\na: 1\n").content == {"__seed": None, "a": 1}
+
+
+def test_a_replaced_key_reaches_every_reference(read):
+    document = read("path: ''\npart: !new:some.Part\n  where: !ref <path>\n", replace={"path": "here", "other": 1})
+    assert document.get("part").arguments == {"where": "here"}
+    assert "other" not in document
+
+
+def test_a_class_is_kept_as_a_name(read):
+    call = read("a: 1\npart: !name:os.system\n  command: touch x\n").get("part")
+    assert isinstance(call, Call)
+    assert (call.target, call.line, call.partial) == ("os.system", 2, True)
+
+
+@pytest.mark.parametrize(
+    ("tag", "shown"),
+    [
+        ("!apply:os.system [touch hacked]", "!apply:os.system"),
+        ("!!python/object/apply:os.system [touch hacked]", "python/object/apply:os.system"),
+        ("!!python/name:os.system", "python/name:os.system"),
+        ("!include:other.yaml", "!include:other.yaml"),
+        ("!module:os", "!module:os"),
+        ("!ref [a]", "!ref of a list"),
+    ],
+)
+def test_a_tag_that_could_run_code_is_refused_with_its_line(read, tag, shown, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as error:
+        read(f"a: 1\nb: {tag}\n")
+    assert shown in str(error.value)
+    assert "line 2" in str(error.value) or "cosyvoice2.yaml:2" in str(error.value)
+    assert not (tmp_path / "hacked").exists()
+
+
+@pytest.mark.parametrize(
+    ("expression", "what"),
+    [
+        ("<missing>", "leads nowhere"),
+        ("<nested.missing>", "leads nowhere"),
+        ("<a> ** 99999999", "cannot be calculated"),
+        ("<a> / 0", "cannot be calculated"),
+        ("__import__('os').getcwd()", "cannot be calculated"),
+        ("<nested> * 2", "cannot be calculated"),
+        ("<a> *", "cannot be calculated"),
+        ("", "cannot be calculated"),
+    ],
+)
+def test_a_bad_reference_is_reported_with_file_line_and_text(read, expression, what):
+    document = read(f'a: 1\nnested: {{b: 2}}\nbad: !ref "{expression}"\n')
+    with pytest.raises(UserError, match=what) as error:
+        document.get("bad")
+    assert "cosyvoice2.yaml:3" in str(error.value)
+    assert document.get("a") == 1
+
+
+def test_references_in_a_circle_are_reported(read):
+    with pytest.raises(UserError, match="circle"):
+        read("a: !ref <b>\nb: !ref <a>\n").get("a")
+
+
+@pytest.mark.parametrize(
+    ("text", "what"), [("a: [1, 2\n", "not a YAML file"), ("- 1\n", "holds no keys"), ("", "holds no keys"),
+                       ("a: !new:some.Part [1]\n", "given by name")]
+)  # fmt: skip
+def test_what_is_not_a_model_yaml_is_reported(read, text, what):
+    with pytest.raises(UserError, match=what):
+        read(text)
+
+
+def test_a_missing_yaml_is_reported(tmp_path):
+    with pytest.raises(UserError, match="cannot be read"):
+        read_yaml(tmp_path / "none.yaml")
