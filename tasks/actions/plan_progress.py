@@ -5,11 +5,14 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from concurrent.futures import wait as wait_for
 from typing import Any, Protocol, TypeVar
 
 from tasks.progress import LOG_EVERY_SECONDS
 
 T = TypeVar("T")
+
+LOOK_FOR_SIGNALS_SECONDS = 0.2
 
 
 class Display(Protocol):
@@ -99,6 +102,9 @@ def run_cancellable(build: Callable[[], T], *, progress: BuildProgress) -> T:
     try:
         thread.start()
         ready.set()
+        # A wait without an end would sleep through a signal that came just before it, or to another thread.
+        while not outcome.done():
+            wait_for([outcome], timeout=LOOK_FOR_SIGNALS_SECONDS)
         result = outcome.result()
     except KeyboardInterrupt:
         progress.cancel()

@@ -1,5 +1,6 @@
 """A plan is built as asked on TensorRT 10 and 11, read back, and refused whenever something is not as asked."""
 
+import _thread
 import os
 import signal
 import threading
@@ -315,13 +316,21 @@ def test_a_build_without_a_cache_folder_keeps_no_timings(machine, tmp_path):
     assert _build(machine, _job(tmp_path))["timing_cache"] == "off"
 
 
-def test_ctrl_c_stops_the_build_and_leaves_no_plan(machine, tmp_path):
+def _ctrl_c():
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize(
+    "interrupted",
+    [_ctrl_c, pytest.param(_thread.interrupt_main, id="a signal that does not wake the waiting thread")],
+)
+def test_ctrl_c_stops_the_build_and_leaves_no_plan(machine, tmp_path, interrupted):
     seen = []
 
     def interrupt(step: int) -> None:
         seen.append(step)
         if step == 0:
-            os.kill(os.getpid(), signal.SIGINT)
+            interrupted()
         time.sleep(0.01)
 
     machine.faults.steps, machine.faults.on_step = 500, interrupt
