@@ -103,8 +103,6 @@ class Workflow:
         """Everything in these stages that can be done here; the reporter names what cannot."""
         runs = [run for run in self.runs if run.step.stage in stages]
         left_out = [run for run in runs if run.step.skip and run.step.skip.refuses]
-        not_built = {task for run in left_out for task in run.step.after}
-        runs = [run for run in runs if run.step.task not in not_built]  # no preflight for a plan that is left out
         return {
             "actions": None,
             "task_dep": [run.step.task for run in runs if run not in left_out],

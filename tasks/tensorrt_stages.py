@@ -13,6 +13,7 @@ from tasks.values import plain
 
 # Settings of TensorRT that decide whether, where and how fast, not what is in the file.
 NOT_IN_A_PLAN = ("mode", "timing_cache", "concurrency")
+TRIED_BEFORE = ("profile", "profiles")  # those that preflight tries
 
 
 def preflight(context: Context, component: Component, export: Step) -> Step:
@@ -22,7 +23,7 @@ def preflight(context: Context, component: Component, export: Step) -> Step:
         action="tasks.actions.preflight:run",
         inputs=dict(export.outputs),
         outputs={"report": context.paths.preflight(export.outputs["onnx"])},
-        params=_plan_params(context, component),
+        params=_preflight_params(context, component),
         libraries=("onnx", "onnxruntime-gpu"),
     )
 
@@ -63,6 +64,11 @@ def _plan_params(context: Context, component: Component) -> dict[str, Any]:
         "precision": plain(context.config.precision),
         "tensorrt": settings,
     }
+
+
+def _preflight_params(context: Context, component: Component) -> dict[str, Any]:
+    params = _plan_params(context, component)
+    return params | {"tensorrt": {name: params["tensorrt"][name] for name in TRIED_BEFORE}}
 
 
 def _skip_if(context: Context, obstacle: tuple[str, str] | None) -> Skip | None:

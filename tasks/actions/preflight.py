@@ -36,6 +36,7 @@ def run(job: Job) -> dict[str, Any]:
     operators = check_operators(model)
     _refuse(operators.problems, job)
     memory = estimate_profiles(model, component, profiles)
+    del model  # its weights would be held twice while the corners run
     corners = run_corners(onnx, graph, component, profiles, memory=memory, threads=job.threads, watch=progress)
     _refuse([line for corner in corners for line in corner.problems], job)
     facts = {
@@ -50,6 +51,6 @@ def run(job: Job) -> dict[str, Any]:
 
 def _refuse(problems: list[str], job: Job) -> None:
     if problems:
-        remedy = "Change the model, its axes or the profile as each line says"
+        remedy = "Change the model, its axes or the profile as each line says, or make no plans: tensorrt.mode=off"
         value = "; ".join(problems)
         raise UserError("a plan of this graph would fail", where=job.inputs["onnx"], value=value, remedy=remedy)

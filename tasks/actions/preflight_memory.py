@@ -70,12 +70,22 @@ def estimate_profiles(
 
 
 def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    bare = onnx.ModelProto()
-    bare.CopyFrom(model)
-    for weight in bare.graph.initializer:
-        if len(weight.raw_data) > SMALL_WEIGHT_BYTES:
-            weight.ClearField("raw_data")
+    """A copy in which large weights have only name, type and shape; they are never copied themselves."""
+    bare, graph = onnx.ModelProto(), model.graph
+    bare.ir_version = model.ir_version
+    bare.opset_import.extend(model.opset_import)
+    bare.functions.extend(model.functions)
+    for field in ("node", "input", "output", "value_info"):
+        getattr(bare.graph, field).extend(getattr(graph, field))
+    bare.graph.name = graph.name
+    bare.graph.initializer.extend(_without_data(weight) for weight in graph.initializer)
     return bare
+
+
+def _without_data(weight: onnx.TensorProto) -> onnx.TensorProto:
+    if len(weight.raw_data) <= SMALL_WEIGHT_BYTES:
+        return weight
+    return onnx.TensorProto(name=weight.name, data_type=weight.data_type, dims=weight.dims)
 
 
 def _sized(bare: onnx.ModelProto, inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> onnx.ModelProto:

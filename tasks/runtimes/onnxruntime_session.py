@@ -16,12 +16,13 @@ ERRORS_ONLY = 3
 PROVIDERS = {"cpu": [CPU], "cuda": [(CUDA, {"use_tf32": "0"}), CPU]}
 
 
-def open_artifact(path: Path, *, device: str, threads: int = 1) -> "OnnxRuntimeSession":
+def open_artifact(path: Path, *, device: str, threads: int = 1, frugal: bool = False) -> "OnnxRuntimeSession":
     """Load a file.
 
     Args:
         device: "cpu" or "cuda". ONNX Runtime falls back from CUDA to the CPU without an error; here that is one.
         threads: threads inside an operator.
+        frugal: give memory back as soon as an operator is done, at the cost of time; for large single runs.
 
     Raises:
         UserError: the file cannot be loaded, or CUDA was asked for and is not what runs it.
@@ -30,7 +31,7 @@ def open_artifact(path: Path, *, device: str, threads: int = 1) -> "OnnxRuntimeS
     if kind == "cuda":
         onnxruntime.preload_dlls()  # the CUDA libraries that come with PyTorch's wheels
     try:
-        session = onnxruntime.InferenceSession(path, _options(threads), providers=PROVIDERS[kind])
+        session = onnxruntime.InferenceSession(path, _options(threads, frugal=frugal), providers=PROVIDERS[kind])
     except Exception as error:  # ONNX Runtime's errors share no base class
         reason = str(error).strip().splitlines()[0]
         raise UserError(
@@ -62,10 +63,11 @@ class OnnxRuntimeSession:
         return tuple(torch.from_numpy(array) for array in self._session.run(None, arrays))
 
 
-def _options(threads: int) -> onnxruntime.SessionOptions:
+def _options(threads: int, *, frugal: bool) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = ERRORS_ONLY
+    options.enable_cpu_mem_arena = options.enable_mem_pattern = not frugal
     return options
