@@ -49,6 +49,11 @@ def task_export_all() -> dict[str, Any]:
     return workflow.export_all()
 
 
+def task_record() -> Iterator[dict[str, Any]]:
+    """record what the model itself feeds a component while it speaks, for verification to try"""
+    return workflow.stage("record")
+
+
 def task_verify_jit() -> Iterator[dict[str, Any]]:
     """hold .zip files against the original model"""
     return workflow.stage("verify_jit")

@@ -165,4 +165,6 @@ def _with_absolute_paths(config: schema.Config, workdir: Path) -> schema.Config:
     model.checkpoints = {
         part: folder and str(workdir / Path(folder).expanduser()) for part, folder in model.checkpoints.items()
     }
+    for component in model.components.values():
+        component.recordings = [str(workdir / Path(file).expanduser()) for file in component.recordings]
     return config

@@ -54,12 +54,13 @@ def training(context: Context) -> Iterator[Step]:
                 "loader": how.loader,
                 "data": how.data,
             },
-            modules=(how.loader, how.data, *how.modules, *_code_of_part(context, how.part)),
+            modules=(how.loader, how.data, *how.modules, *code_of_part(context, how.part)),
             libraries=("torch",),
         )
 
 
-def _code_of_part(context: Context, part: str) -> list[str]:
+def code_of_part(context: Context, part: str) -> list[str]:
+    """The modules of all components in a part."""
     components = context.config.model.components.values()
     return sorted({module for c in components if c.part == part for module in modules_of(c)})
 

@@ -10,7 +10,7 @@ from tasks import checkpoints
 from tasks.config import CONF
 from tasks.errors import ConfigError
 from tasks.schema import Config
-from tasks.step import Step
+from tasks.step import RECORDED, Step
 
 
 def checkpoints_to_average(config: Config) -> dict[str, Sequence[Path]]:
@@ -41,8 +41,8 @@ def check_inputs(steps: Sequence[Step]) -> None:
         ConfigError: naming each missing file and the setting that leads to it.
     """
     made = {path for step in steps for path in step.outputs.values()}
-    needed = {path: step for step in steps if not step.skip for path in step.inputs.values() if path not in made}
-    problems = [_missing(path, step) for path, step in needed.items() if not path.is_file()]
+    needed = [(path, role, step) for step in steps if not step.skip for role, path in step.inputs.items()]
+    problems = [_missing(path, role, step) for path, role, step in needed if path not in made and not path.is_file()]
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
 
@@ -53,8 +53,10 @@ def _chosen(folder: Path, config: Config) -> Sequence[Path]:
     return [path for checkpoint in best for path in (checkpoint.weights, checkpoint.sidecar)]
 
 
-def _missing(path: Path, step: Step) -> str:
+def _missing(path: Path, role: str, step: Step) -> str:
     model = step.name.partition("/")[0]
+    if role.startswith(RECORDED):
+        return f"recordings of {step.name.partition('/')[2]}: no such file: {path}"
     if not path.is_absolute():
         return f"model.dir: not given; model={model} reads {path} from it: say model.dir=DIR"
     if not path.parent.is_dir():

@@ -40,6 +40,9 @@ class ArtifactPaths:
     def vllm(self) -> Path:
         return self.folder / "vllm"
 
+    def recorded(self, component: str) -> Path:
+        return self.folder / "recorded" / f"{component}.pt"
+
     def preflight(self, graph: Path) -> Path:
         return self.folder / "preflight" / f"{graph.name}.json"
 

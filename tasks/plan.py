@@ -10,7 +10,7 @@ from pathlib import Path
 from tasks.context import Context, Machine, candidates, training
 from tasks.errors import ConfigError
 from tasks.schema import Component, Config, Format, Mode
-from tasks.stages import export_jit, export_onnx, export_vllm, verification, verify_vllm
+from tasks.stages import export_jit, export_onnx, export_vllm, record, verification, verify_vllm
 from tasks.step import Skip, Step
 from tasks.tensorrt_stages import export_plan, preflight, verify_plan
 from tasks.values import flat, plain
@@ -69,6 +69,8 @@ def _difference(one: Step, other: Step) -> str:
 
 
 def _exports(context: Context, component: Component) -> Iterator[Step]:
+    if component.recorder and context.config.verify.real_inputs:
+        yield record(context, component, component.recorder)
     if Format.torchscript in component.formats:
         yield (export := export_jit(context, component))
         yield verification(context, component, export, runtime="tasks.runtimes.torchscript_module")

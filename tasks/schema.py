@@ -109,6 +109,14 @@ class Stream:
 
 
 @dataclass
+class Recorder:
+    """How the inputs that a component really gets are recorded from the model's own inference."""
+
+    module: str = MISSING  # has record()
+    modules: list[str] = field(default_factory=list)  # code of the part that is in no component
+
+
+@dataclass
 class Component:
     """One module inside a model that becomes artifacts of its own."""
 
@@ -125,6 +133,8 @@ class Component:
     files: dict[str, str] = field(default_factory=dict)  # further files of the model folder that it is made from
     precisions: list[str] = field(default_factory=list)  # the only ones it is exported in; empty: any
     precisions_reason: str = ""
+    recorder: Recorder | None = None
+    recordings: list[str] = field(default_factory=list)  # .pt files of inputs recorded elsewhere, to be tried as well
 
 
 @dataclass
@@ -226,6 +236,7 @@ class Verify:
     seed: int = 0
     max_frames: int = 550  # largest size tried on a dynamic axis; beyond the usual one, below the slow ones
     device: Device = Device.auto
+    real_inputs: bool = True  # try what the model itself feeds a component while it speaks, too
     rtol: float = MISSING  # an element is outside where |a - b| > atol + rtol |b|
     atol: float = MISSING
     max_outside: float = MISSING  # share of elements that may be outside

@@ -1,11 +1,12 @@
 """The steps that make and verify one component's artifacts. Pure."""
 
+from pathlib import Path
 from typing import Any
 
-from tasks.context import Context, artifact_name, declaration, device, identity, modules_of, sources
+from tasks.context import Context, artifact_name, code_of_part, declaration, device, identity, modules_of, sources
 from tasks.opsets import exporter_for
-from tasks.schema import Component, Config, Exporter, Target
-from tasks.step import Skip, Step
+from tasks.schema import Component, Config, Exporter, Recorder, Target
+from tasks.step import RECORDED, Skip, Step
 from tasks.values import plain
 
 VLLM_FILES = ("config.json", "generation_config.json", "model.safetensors")
@@ -59,15 +60,30 @@ def _onnx_settings(config: Config) -> dict[str, Any]:
     return settings
 
 
+def record(context: Context, component: Component, recorder: Recorder) -> Step:
+    """One file whatever the precision: the original speaks in fp32."""
+    return Step(
+        stage="record",
+        name=f"{context.config.model.name}/{component.name}",
+        action="tasks.actions.record:run",
+        inputs=sources(context, component),
+        outputs={RECORDED: context.paths.recorded(component.name)},
+        params={"component": identity(component) | {"inputs": plain(component.inputs)}, "recorder": recorder.module},
+        modules=(recorder.module, *recorder.modules, *code_of_part(context, component.part)),
+        libraries=("torch",),
+    )
+
+
 def verification(context: Context, component: Component, export: Step, *, runtime: str) -> Step:
     ((role, artifact),) = export.outputs.items()
     settings = plain(context.config.verify) | {"device": device(context)}
-    del settings["auto"]  # decides whether, not what
+    for name in ("auto", "real_inputs"):
+        del settings[name]  # these decide whether, not what
     return Step(
         stage=export.stage.replace("export", "verify"),
         name=export.name,
         action="tasks.actions.compare:run",
-        inputs={**sources(context, component), "artifact": artifact},
+        inputs={**sources(context, component), "artifact": artifact, **_recordings(context, component)},
         outputs={"report": context.paths.report(artifact)},
         params={
             "component": declaration(context, component) | _methods(component, role),
@@ -78,6 +94,13 @@ def verification(context: Context, component: Component, export: Step, *, runtim
         modules=(*modules_of(component), runtime),
         libraries=("torch", *(("onnxruntime-gpu",) if role == "onnx" else ())),
     )
+
+
+def _recordings(context: Context, component: Component) -> dict[str, Path]:
+    """Files of inputs that verification tries as well: the model's own, and the user's."""
+    own = component.recorder and context.config.verify.real_inputs
+    files = {f"{RECORDED} {n}": Path(path) for n, path in enumerate(component.recordings, start=1)}
+    return ({RECORDED: context.paths.recorded(component.name)} if own else {}) | files
 
 
 def _methods(component: Component, role: str) -> dict[str, Any]:

@@ -38,6 +38,7 @@ def test_the_demo_goes_from_training_to_verified_artifacts() -> None:
         "average:demo/flow",
         "export_jit:demo/flow.encoder.fp32",
         "verify_jit:demo/flow.encoder.fp32",
+        "record:demo/flow.decoder.estimator",
         "export_onnx:demo/flow.decoder.estimator.fp32",
         "verify_onnx:demo/flow.decoder.estimator.fp32",
         "preflight:demo/flow.decoder.estimator.fp32",
@@ -103,6 +104,21 @@ def test_preflight_comes_before_a_plan_is_built() -> None:
     planned = steps(*COSYVOICE2, machine=GPU)
     assert planned[f"export_plan:{ESTIMATOR}"].after == (f"preflight:{ESTIMATOR}",)
     assert planned[f"preflight:{ESTIMATOR}"].skip is None
+
+
+def test_what_the_model_feeds_its_estimator_is_recorded_once_and_tried_by_every_verification() -> None:
+    planned = steps(*COSYVOICE2, "precision=fp32,fp16", machine=GPU)
+    (recording,) = (step for step in planned.values() if step.stage == "record")
+    tried_by = {task for task, step in planned.items() if step.inputs.get("recorded") == recording.outputs["recorded"]}
+    assert tried_by == {task for task in planned if task.startswith("verify") and "flow.decoder.estimator" in task}
+
+
+def test_recordings_of_the_user_are_tried_as_well_and_the_models_own_can_be_left_out() -> None:
+    words = ("model.components.flow_decoder_estimator.recordings=[a.pt,/b.pt]", "verify.real_inputs=false")
+    planned = steps(*COSYVOICE2, *words)
+    recorded = {role: path for role, path in planned[f"verify_onnx:{ESTIMATOR}"].inputs.items() if "recorded" in role}
+    assert recorded == {"recorded 1": Path("/w/a.pt"), "recorded 2": Path("/b.pt")}
+    assert not [step for step in planned.values() if step.stage == "record"]
 
 
 def test_where_the_timing_cache_lies_and_how_many_contexts_run_change_no_step() -> None:

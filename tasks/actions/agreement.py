@@ -79,7 +79,8 @@ def _snr_db(error: Tensor, reference: Tensor) -> float:
     noise, signal = error.square().sum().item(), reference.square().sum().item()
     if noise == 0:
         return math.inf
-    return 10 * math.log10(signal / noise) if signal > 0 else -math.inf
+    ratio = signal / noise  # 0 where the noise is infinite
+    return 10 * math.log10(ratio) if ratio != 0 else -math.inf
 
 
 def _cosine(a: Tensor, b: Tensor) -> float:

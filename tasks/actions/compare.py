@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from tasks.actions.agreement import agreement, short
-from tasks.actions.samples import Trial, make_trial, static_sizes, trials
+from tasks.actions.recorded_trials import recorded_trials
+from tasks.actions.samples import SEEDED, Trial, make_trial, static_sizes, trials
 from tasks.actions.streaming import Streaming, streamed
 from tasks.errors import UserError
 from tasks.job import Job
@@ -33,6 +34,8 @@ Call = Callable[[], tuple[Tensor, ...]]
 
 def run(job: Job) -> dict[str, Any]:
     """Compare `artifact` with the module made from `config` and `weights`; writes `report`.
+
+    Inputs named `recorded...` are files of recorded inputs, tried after the made-up ones.
 
     Params:
         component: declaration with `loader`, `inputs`, `outputs`, `axes`, `options`; with `stream`, that method is
@@ -54,20 +57,19 @@ def run(job: Job) -> dict[str, Any]:
     artifact: Runtime = import_module(job.params["runtime"]).open_artifact(
         job.inputs["artifact"], device=device, threads=THREADS
     )
+    tried, left_out = _trials(job, static_sizes(module), getattr(artifact, "shapes", {}))
     results = [
         _tried(trial, artifact, reference, component=component, dtype=dtype, verify=verify)
-        for trial in progress(
-            list(_trials(component, verify, static_sizes(module), getattr(artifact, "shapes", {}))),
-            label="trials",
-        )
+        for trial in progress(tried, label="trials")
     ]
-    return _concluded(job, {"provider": artifact.provider, "reference": reference.provider, **noise}, results)
+    about = {"provider": artifact.provider, "reference": reference.provider, "left_out": left_out, **noise}
+    return _concluded(job, about, results)
 
 
-def _trials(
-    component: Mapping[str, Any], verify: Mapping[str, Any], static: Mapping[str, int], fixed: Shapes
-) -> Iterator[Trial]:
-    return trials(
+def _trials(job: Job, static: Mapping[str, int], fixed: Shapes) -> tuple[list[Trial], list[str]]:
+    """The made-up trials and the recorded ones, and which of these do not fit the artifact."""
+    component, verify = job.params["component"], job.params["verify"]
+    made_up = trials(
         component,
         count=verify["trials"],
         seed=verify["seed"],
@@ -75,6 +77,8 @@ def _trials(
         static=static,
         fixed=fixed,
     )
+    recorded, left_out = recorded_trials(job.inputs, component, fixed=fixed, first=verify["trials"])
+    return [*made_up, *recorded], left_out
 
 
 def _tried(
@@ -99,6 +103,7 @@ def _tried(
     failures = {name: result.failures(verify) for name, result in outputs.items()}
     return {
         "trial": trial.number,
+        "inputs": trial.source,
         "sizes": trial.sizes,
         "shapes": {name: list(value.shape) for name, value in trial.inputs.items()},
         "valid": {name: round(value.float().mean().item(), 4) for name, value in _masks(trial, component)},
@@ -175,7 +180,8 @@ def _concluded(job: Job, about: dict[str, Any], results: list[dict[str, Any]]) -
     with contextlib.suppress(OSError):  # of an earlier failure
         shelf.unlink(missing_ok=True)
     job.outputs["report"].write_text(text, encoding="utf-8")
-    return {"provider": about["provider"], "trials": len(results), **worst}
+    recorded = sum(result["inputs"] != SEEDED for result in results)
+    return {"provider": about["provider"], "trials": len(results), "recorded": recorded, **worst}
 
 
 def _worst_numbers(results: list[dict[str, Any]]) -> dict[str, float]:
@@ -206,11 +212,12 @@ def _failure(failed: list[dict[str, Any]], *, count: int, artifact: Path, kept: 
     trial = failed[0]
     output, reasons = next(iter(trial["failures"].items()))
     worst = trial["outputs"][output]["worst"]
-    sizes = ", ".join(f"{name}={size}" for name, size in trial["sizes"].items())
+    recorded = [] if trial["inputs"] == SEEDED else [trial["inputs"]]
+    which = ", ".join([*recorded, *(f"{name}={size}" for name, size in trial["sizes"].items())])
     return UserError(
         f"differs from the original module in {len(failed)} of {count} trials",
         where=artifact,
-        value=f"trial {trial['trial']} ({sizes}): {output} {'; '.join(reasons)}; "
+        value=f"trial {trial['trial']} ({which}): {output} {'; '.join(reasons)}; "
         f"worst element {worst['index']}: {float(worst['value']):.6g} instead of {float(worst['reference']):.6g}",
         remedy=f"{kept}. Keep more operators in fp32, or change the tolerances under verify if they are too strict",
     )

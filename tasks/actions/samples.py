@@ -16,6 +16,7 @@ from tasks.runtimes.contract import Shapes
 
 SOLVER_STEPS = 10  # of the cosine schedule whose points are the times a flow is asked for
 MASK_STYLES = ("random", "full", "random", "strong")
+SEEDED = "seeded"
 STRONG = 0.25  # at most this share of a strongly padded item is valid
 
 Component = Mapping[str, Any]
@@ -28,6 +29,7 @@ class Trial:
     number: int
     sizes: dict[str, int]
     inputs: dict[str, Tensor]
+    source: str = SEEDED  # or the recording
 
 
 def trials(
@@ -44,7 +46,7 @@ def trials(
     Raises:
         UserError: an unknown kind of values, or an axis without a size.
     """
-    pinned = _pinned(component, fixed)
+    pinned = pinned_sizes(component, fixed)
     for number in range(count):
         random = torch.Generator().manual_seed(seed * 1_000_003 + number)
         sizes = {name: _size(axis, number, max_size, random) for name, axis in component["axes"].items()}
@@ -66,7 +68,12 @@ def static_sizes(module: nn.Module) -> dict[str, int]:
     return dict(sizes()) if callable(sizes) else {}
 
 
-def _pinned(component: Component, fixed: Shapes) -> dict[str, int]:
+def pinned_sizes(component: Component, fixed: Shapes) -> dict[str, int]:
+    """The sizes of named axes that an artifact fixes.
+
+    Args:
+        fixed: see Runtime.shapes.
+    """
     return {
         axis: size
         for name, sizes in fixed.items()

@@ -38,7 +38,13 @@ def test_relative_error_ignores_elements_near_zero():
 
 @pytest.mark.parametrize(
     ("found", "reference"),
-    [([1.0, math.nan], [1.0, 1.0]), ([1.0, 1.0], [1.0, math.inf]), ([math.inf], [math.inf]), ([math.nan], [math.nan])],
+    [
+        ([1.0, math.nan], [1.0, 1.0]),
+        ([1.0, -math.inf], [1.0, 1.0]),
+        ([1.0, 1.0], [1.0, math.inf]),
+        ([math.inf], [math.inf]),
+        ([math.nan], [math.nan]),
+    ],
 )
 def test_nan_and_inf_fail_on_either_side_even_when_equal(found, reference):
     result = compared(found, reference)

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,11 @@ from onnx import numpy_helper
 from tasks.actions import export_onnx, export_torchscript
 from tasks.actions.compare import run
 from tasks.errors import UserError
+from tasks.job import Job
+from tasks.models.weights import save_checkpoint
 from tests.actions import small_onnx_models
 from tests.actions.onnx_jobs import ENCODER, estimator_component, export_job, saved_weights, small_component, verify_job
+from tests.golden_cases import golden_case
 
 COMPONENT = estimator_component()
 
@@ -151,3 +155,49 @@ def test_torchscript_file_of_two_outputs_and_lengths_is_verified(tmp_path):
     facts = run(verify_job(ENCODER, zip_file, runtime="torchscript_module"))
     assert facts["provider"].startswith("TorchScript")
     assert facts["max_abs"] <= 1e-4
+
+
+def with_recordings(job: Job, calls: dict[str, dict[str, torch.Tensor]]) -> Job:
+    path = job.inputs["artifact"].with_name("calls.pt")
+    save_checkpoint({f"{call}/{name}": value for call, inputs in calls.items() for name, value in inputs.items()}, path)
+    return replace(job, inputs=job.inputs | {"recorded 1": path})
+
+
+def recorded(name: str) -> dict[str, torch.Tensor]:
+    """Inputs of the estimator of which the published implementation's output is known."""
+    return golden_case("cosyvoice2", name).inputs
+
+
+def test_recorded_inputs_are_tried_after_the_made_up_ones(artifact):
+    calls = {name: recorded(name) for name in ("est_L23_tail0_full", "est_L30_head0_full")}
+    job = with_recordings(verify_job(COMPONENT, artifact), calls)
+    facts = run(job)
+    report = json.loads(job.outputs["report"].read_text())
+    sources = [trial["inputs"] for trial in report["trials"]]
+    assert sources == ["seeded"] * 6 + ["calls.pt: est_L23_tail0_full", "calls.pt: est_L30_head0_full"]
+    assert (facts["trials"], facts["recorded"], report["left_out"]) == (8, 2, [])
+
+
+def test_a_recorded_call_that_does_not_fit_is_told_in_the_report(artifact):
+    calls = {
+        "fits": recorded("est_L30_head0_full"),
+        "single": {k: v[:1] for k, v in recorded("est_L4_full_full").items()},
+    }
+    job = with_recordings(verify_job(COMPONENT, artifact), calls)
+    assert run(job)["recorded"] == 1
+    assert json.loads(job.outputs["report"].read_text())["left_out"] == [
+        "calls.pt: single: batch=1, the artifact takes 2"
+    ]
+
+
+def test_a_failure_that_only_a_recorded_call_shows_names_the_call(tmp_path):
+    """fp16 holds this input, but not the sums that come of it; the made-up ones are ten thousand times smaller."""
+    component, module = small_component("Plain"), small_onnx_models.Plain()
+    loud = module.projection.weight.detach()[0].sign().mul(6e4).reshape(1, 8, 1).expand(2, 8, 9)
+    weights = saved_weights(module, tmp_path)
+    export = export_job(component, tmp_path, precision="fp16", weights=weights)
+    export_onnx.run(export)
+    job = verify_job(component, export.outputs["onnx"], precision="fp16", weights=weights)
+    run(job)
+    with pytest.raises(UserError, match=r"1 of 7 trials.*trial 6 \(calls.pt: loud, batch=2, frames=9\): y NaN or Inf"):
+        run(with_recordings(job, {"loud": {"x": loud}}))

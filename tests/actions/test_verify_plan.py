@@ -1,12 +1,15 @@
 """A plan is held against the original module over each of its profiles, and its latency and memory are told."""
 
 import json
+from dataclasses import replace
 
 import pytest
+import torch
 
 from tasks.actions.verify_plan import run
 from tasks.errors import UserError
 from tasks.job import Job
+from tasks.models.weights import save_checkpoint
 from tests.onnx_samples import CHANNELS, component, small_estimator
 from tests.simulated_runtime import machine
 from tests.tensorrt_simulation import write_plan
@@ -62,3 +65,17 @@ def test_a_plan_that_gives_nan_fails(tmp_path):
     job = _job(tmp_path, profiles=[{"frames": [4, 10, 30]}], model=model)
     with pytest.raises(UserError, match="NaN or Inf"):
         run(job)
+
+
+def test_recorded_inputs_are_tried_in_every_profile_they_fit_cut_to_its_largest_size(tmp_path):
+    shapes = {"short": 20, "long": 80}
+    calls = {f"{name}/x": torch.randn(2, CHANNELS, frames) for name, frames in shapes.items()}
+    calls |= {f"{name}/mask": torch.ones(2, 1, frames) for name, frames in shapes.items()}
+    calls |= {f"{name}/t": torch.rand(2) for name in shapes}
+    save_checkpoint(calls, tmp_path / "real.pt")
+    job = _job(tmp_path, profiles=[{"frames": [4, 10, 30]}, {"frames": [31, 50, 90]}])
+    facts = run(replace(job, inputs=job.inputs | {"recorded 1": tmp_path / "real.pt"}))
+    assert [(profile["trials"], profile["recorded"]) for profile in facts["profiles"]] == [(7, 2), (6, 1)]
+    short, long = (p["comparison"] for p in json.loads(job.outputs["report"].read_text())["profiles"])
+    assert [trial["sizes"]["frames"] for trial in short["trials"][5:]] == [20, 30]
+    assert long["left_out"] == ["real.pt: short: frames=20, allowed 31 to 90"]

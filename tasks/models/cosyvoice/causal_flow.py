@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tasks.models.cosyvoice.token_flow import N_TIMESTEPS, TokenToMelFlow, prompt_condition
+from tasks.models.cosyvoice.token_flow import N_TIMESTEPS, TokenToMelFlow, length_of, prompt_condition
 
 STREAMING_SHARE = 0.5
 
@@ -50,6 +50,20 @@ class CausalFlow(TokenToMelFlow):
             streaming=streaming,
         )
         return {"loss": loss}
+
+    def speak(self, token: Tensor, *, prompt_token: Tensor, prompt_feat: Tensor, embedding: Tensor) -> Tensor:
+        mel, _ = self.inference(
+            token,
+            length_of(token),
+            prompt_token,
+            length_of(prompt_token),
+            prompt_feat,
+            length_of(prompt_feat),
+            embedding,
+            streaming=False,
+            finalize=True,
+        )
+        return mel
 
     @torch.inference_mode()
     def inference(  # noqa: PLR0917 - the published order

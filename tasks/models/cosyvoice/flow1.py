@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from tasks.models.cosyvoice.length_regulator import FRAMES_PER_SECOND
 from tasks.models.cosyvoice.masks import valid_mask
-from tasks.models.cosyvoice.token_flow import N_TIMESTEPS, TokenToMelFlow, prompt_condition
+from tasks.models.cosyvoice.token_flow import N_TIMESTEPS, TokenToMelFlow, length_of, prompt_condition
 
 
 class MaskedDiffWithXvec(TokenToMelFlow):
@@ -61,6 +61,19 @@ class MaskedDiffWithXvec(TokenToMelFlow):
             cond=prompt_condition(mel, mel_lengths).transpose(1, 2),
         )
         return {"loss": loss}
+
+    def speak(self, token: Tensor, *, prompt_token: Tensor, prompt_feat: Tensor, embedding: Tensor) -> Tensor:
+        mel, _ = self.inference(
+            token,
+            length_of(token),
+            prompt_token,
+            length_of(prompt_token),
+            prompt_feat,
+            length_of(prompt_feat),
+            embedding,
+            flow_cache=embedding.new_zeros(1, self.output_size, 0, 2),
+        )
+        return mel
 
     @torch.inference_mode()
     def inference(  # noqa: PLR0917 - the published order

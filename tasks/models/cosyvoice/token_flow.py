@@ -32,11 +32,25 @@ class TokenToMelFlow(nn.Module):
         """Speaker embeddings of any length (B, spk_embed_dim) -> (B, mel)."""
         return self.spk_embed_affine_layer(F.normalize(embedding, dim=1))
 
+    def speak(self, token: Tensor, *, prompt_token: Tensor, prompt_feat: Tensor, embedding: Tensor) -> Tensor:
+        """The mel (1, mel, frames) of one whole utterance, not streamed.
+
+        Args:
+            token: int (1, T); prompt_token: int (1, P), P = 0 without a prompt.
+            prompt_feat: (1, F, mel), the prompt's mel; embedding: (1, spk_embed_dim).
+        """
+        raise NotImplementedError
+
     def embed(self, token: Tensor, lengths: Tensor) -> Tensor:
         """Tokens (B, T), negative ones being padding, -> (B, T, input_size), zero beyond each length."""
         mask = valid_mask(lengths, token.size(1)).transpose(1, 2)
         embedded = self.input_embedding(token.clamp(min=0))
         return embedded * mask.to(embedded.dtype)
+
+
+def length_of(sequence: Tensor) -> Tensor:
+    """The length of one sequence (1, T, ...) as callers give it, int32 (1,)."""
+    return torch.tensor([sequence.size(1)], dtype=torch.int32)
 
 
 def prompt_condition(mel: Tensor, lengths: Tensor) -> Tensor:
