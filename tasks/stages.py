@@ -68,7 +68,10 @@ def record(context: Context, component: Component, recorder: Recorder) -> Step:
         action="tasks.actions.record:run",
         inputs=sources(context, component),
         outputs={RECORDED: context.paths.recorded(component.name)},
-        params={"component": identity(component) | {"inputs": plain(component.inputs)}, "recorder": recorder.module},
+        params={
+            "component": {"name": component.name, "part": component.part, "inputs": plain(component.inputs)},
+            "recorder": recorder.module,
+        },
         modules=(recorder.module, *recorder.modules, *code_of_part(context, component.part)),
         libraries=("torch",),
     )
