@@ -9,11 +9,13 @@ from itertools import product
 
 import doit.doit_cmd
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
 
 # Settings that are dictionaries with free keys: Hydra would ask for `++` to add one.
 OPEN_SETTINGS = ("tensorrt.profile.", "model.checkpoints.")
+
+WRITTEN_OUT = (ValueType.CHOICE_SWEEP, ValueType.SIMPLE_CHOICE_SWEEP, ValueType.RANGE_SWEEP)
 
 
 def command_line_words() -> list[str]:
@@ -31,13 +33,13 @@ def expand(words: Iterable[str]) -> tuple[list[list[str]], list[str]]:
     Returns:
         The combinations, made of the words that are in Hydra's override grammar, and a problem for each other word.
     """
-    parsed, problems = [], []
+    choices, problems = [], []
     for word in words:
         try:
-            parsed.append(_parse(_opened(word)))
+            choices.append(_choices(_parse(_opened(word))))
         except HydraException as error:
             problems.append(f"{word}: not in Hydra's override grammar: {str(error).splitlines()[0]}")
-    return [list(combination) for combination in product(*map(_choices, parsed))], problems
+    return [list(combination) for combination in product(*choices)], problems
 
 
 def _opened(word: str) -> str:
@@ -45,11 +47,16 @@ def _opened(word: str) -> str:
 
 
 def _parse(word: str) -> Override:
-    return OverridesParser.create().parse_override(word)
+    override = OverridesParser.create().parse_override(word)
+    if not override.key_or_group:
+        raise HydraException("no setting before the equals sign")
+    return override
 
 
 def _choices(override: Override) -> list[str]:
     if not override.is_sweep_override():
         return [str(override.input_line)]
+    if override.value_type not in WRITTEN_OUT:
+        raise HydraException("this sweep does not tell its values; write them out: a,b")
     key = override.get_key_element()
     return [f"{key}={value}" for value in override.sweep_string_iterator()]

@@ -58,5 +58,12 @@ def test_a_word_outside_the_grammar_is_a_problem_and_the_others_stay() -> None:
     assert problem.startswith("a=[1: not in Hydra's override grammar")
 
 
+@pytest.mark.parametrize("word", ["=3", "+=3", "++=3", "verify.trials=glob(*)", "train.lr=interval(0,1)"])
+def test_words_without_a_setting_and_sweeps_without_values_are_problems_too(word: str) -> None:
+    combinations, (problem,) = expand([word, "onnx.opset=18"])
+    assert combinations == [["onnx.opset=18"]]
+    assert problem.startswith(f"{word}: not in Hydra's override grammar: ")
+
+
 def test_a_profile_of_a_new_axis_needs_no_plus_signs() -> None:
     assert expand(["tensorrt.profile.frames=[4,500,3000]"]) == ([["++tensorrt.profile.frames=[4,500,3000]"]], [])
