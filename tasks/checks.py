@@ -1,5 +1,6 @@
 """What a type cannot say about settings: ranges and rules between fields."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,11 +9,22 @@ from tasks.profiles import profile_problems
 from tasks.schema import Config, Exporter, Mode
 from tasks.values import plain
 
+FOLDER_NAME = re.compile(r"\w[\w.-]*")
+SEEDS = range(2**32)
+
 
 def problems(config: Config) -> list[str]:
     """All that is wrong with a composed configuration, one line each; empty if it can be used."""
-    checks = (_axis_problems, _range_problems, _opset_problems, _shape_problems)
+    checks = (_model_problems, _axis_problems, _range_problems, _opset_problems, _shape_problems)
     return [problem for check in checks for problem in check(config)]
+
+
+def _model_problems(config: Config) -> Iterator[str]:
+    model = config.model
+    if not FOLDER_NAME.fullmatch(model.name):
+        yield f"model.name={model.name}: names a folder of artifacts: letters, digits, _ - and, not in front, ."
+    for part in model.checkpoints.keys() - model.parts.keys():
+        yield f"model.checkpoints.{part}: no such part; the model has {', '.join(model.parts)}"
 
 
 def _range_problems(config: Config) -> Iterator[str]:
@@ -21,6 +33,7 @@ def _range_problems(config: Config) -> Iterator[str]:
         ("onnx.opset", onnx.opset, onnx.opset in OPSETS, f"{OPSETS.start} to {OPSETS.stop - 1}"),
         ("average.num", config.average.num, config.average.num >= 1, "1 or more checkpoints"),
         ("verify.trials", verify.trials, verify.trials >= 1, "1 or more"),
+        ("verify.seed", verify.seed, verify.seed in SEEDS, f"0 to {SEEDS.stop - 1}"),
         ("verify.max_frames", verify.max_frames, verify.max_frames >= 1, "1 or more frames"),
         ("verify.rtol", verify.rtol, verify.rtol >= 0, "0 or more"),
         ("verify.atol", verify.atol, verify.atol >= 0, "0 or more"),
@@ -28,6 +41,7 @@ def _range_problems(config: Config) -> Iterator[str]:
         ("verify.max_peak_error", verify.max_peak_error, verify.max_peak_error >= 0, "0 or more"),
         ("verify.min_cosine", verify.min_cosine, -1 <= verify.min_cosine <= 1, "-1 to 1"),
         ("vllm.trials", config.vllm.trials, config.vllm.trials >= 1, "1 or more"),
+        ("vllm.seed", config.vllm.seed, config.vllm.seed in SEEDS, f"0 to {SEEDS.stop - 1}"),
         ("vllm.max_positions", config.vllm.max_positions, config.vllm.max_positions >= 4, "4 or more"),
         ("train.max_epoch", train.max_epoch, train.max_epoch >= 1, "1 or more"),
         ("train.steps_per_epoch", train.steps_per_epoch, train.steps_per_epoch >= 1, "1 or more"),

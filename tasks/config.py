@@ -57,9 +57,9 @@ def as_yaml(config: schema.Config) -> str:
 
 
 def _load_one(overrides: list[str]) -> tuple[list[str], schema.Config | None]:
-    if by_hand := [word for word in overrides if _key(word) == "precision.name"]:
-        rest, _ = _load_one([word for word in overrides if word not in by_hand])
-        return [*(f"{word}: set by the group; say precision=NAME" for word in by_hand), *rest], None
+    if pointless := {word: reason for word in overrides if (reason := _pointless(_key(word)))}:
+        rest, _ = _load_one([word for word in overrides if word not in pointless])
+        return [*(f"{word}: {reason}" for word, reason in pointless.items()), *rest], None
     try:
         composed = compose("config", overrides=overrides)
     except (HydraException, OmegaConfBaseException) as error:
@@ -77,6 +77,13 @@ def _load_one(overrides: list[str]) -> tuple[list[str], schema.Config | None]:
     except OmegaConfBaseException as error:
         return [_reason(error)], None
     return checks.problems(config), config
+
+
+def _pointless(key: str) -> str:
+    """Why setting a key that Hydra knows would not do what it says, or an empty string."""
+    if key == "precision.name":
+        return "set by the group; say precision=NAME"
+    return "Hydra's own settings have no effect here" if key.partition(".")[0] == "hydra" else ""
 
 
 def _problems_one_by_one(overrides: list[str]) -> dict[str, str]:

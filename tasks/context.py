@@ -38,8 +38,9 @@ class Context:
 
 
 def training(context: Context) -> Iterator[Step]:
+    """The step that trains a part, unless checkpoints of it are given."""
     model, how = context.config.model, context.config.model.training
-    if how:
+    if how and how.part not in context.checkpoints:
         checkpoints = [context.paths.checkpoint(epoch) for epoch in range(context.config.train.max_epoch)]
         files = [file for pt in checkpoints for file in (pt, pt.with_suffix(".yaml"))]
         yield Step(
@@ -66,10 +67,11 @@ def code_of_part(context: Context, part: str) -> list[str]:
 
 
 def candidates(context: Context, part: str) -> list[Path]:
+    """The checkpoints of a part with their sidecars: those given, or those that training makes."""
+    if part in context.checkpoints:
+        return list(context.checkpoints[part])
     how = context.config.model.training
-    if how and how.part == part:
-        return [file for step in training(context) for file in step.outputs.values()]
-    return list(context.checkpoints.get(part, ()))
+    return [file for step in training(context) for file in step.outputs.values()] if how and how.part == part else []
 
 
 def artifact_name(context: Context, component: Component) -> str:

@@ -48,6 +48,7 @@ class Workflow:
         _quiet_interrupts()
         try:
             configs = config.load(command_line_words(), workdir=Path(get_initial_workdir()))
+            folders.check_read(configs)
             digests = Digests(_state_folder(configs) / "digests.json")
             steps = [_strict_if_named(step) for step in merge([_plan(one) for one in configs])]
             folders.check_inputs(steps)

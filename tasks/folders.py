@@ -34,6 +34,17 @@ def absent(config: Config) -> set[str]:
     return parts | files if usable else set()
 
 
+def check_read(configs: Sequence[Config]) -> None:
+    """A model folder that is given must be read by some model of the command.
+
+    Raises:
+        ConfigError: only models that are built in were asked for; names the setting that reads the folder.
+    """
+    given = {one.model.dir: one.model.name for one in configs if one.model.dir}
+    if given and all(Path(one.model.config).is_absolute() for one in configs):
+        raise ConfigError([_unread(Path(folder), name) for folder, name in given.items()])
+
+
 def check_inputs(steps: Sequence[Step]) -> None:
     """Every file that no step makes must be there.
 
@@ -53,12 +64,15 @@ def _chosen(folder: Path, config: Config) -> Sequence[Path]:
     return [path for checkpoint in best for path in (checkpoint.weights, checkpoint.sidecar)]
 
 
+def _unread(folder: Path, model: str) -> str:
+    return f"model.dir={folder}: {model} is built in and reads no folder; say model={_family_of(folder) or 'NAME'}"
+
+
 def _missing(path: Path, role: str, step: Step) -> str:
-    model = step.name.partition("/")[0]
     if role.startswith(RECORDED):
         return f"recordings of {step.name.partition('/')[2]}: no such file: {path}"
     if not path.is_absolute():
-        return f"model.dir: not given; model={model} reads {path} from it: say model.dir=DIR"
+        return f"model.dir: not given; {step.name.partition('/')[0]} is read from it: say model.dir=DIR"
     if not path.parent.is_dir():
         return f"model.dir={path.parent}: no such folder"
     other = _family_of(path.parent)

@@ -16,6 +16,7 @@ from tasks.tensorrt_stages import export_plan, preflight, verify_plan
 from tasks.values import flat, plain
 
 EXPORT_STAGES = ("export_jit", "export_onnx", "export_plan", "export_vllm")
+NAMED_AT_MOST = 4  # differences between two ways to build a step
 VERIFY_STAGES = ("verify_jit", "verify_onnx", "verify_plan", "verify_vllm")
 
 
@@ -64,8 +65,11 @@ def merge(plans: Sequence[Sequence[Step]]) -> list[Step]:
 
 
 def _difference(one: Step, other: Step) -> str:
-    a, b = (flat({**step.params, "inputs": dict(step.inputs)}) for step in (one, other))
-    return ", ".join(f"{key} {a.get(key)} and {b.get(key)}" for key in {**a, **b} if a.get(key) != b.get(key))
+    a, b = (
+        flat({**step.params, "inputs": step.inputs, "outputs": step.outputs, **step.local}) for step in (one, other)
+    )
+    differing = [f"{key} {a.get(key)} and {b.get(key)}" for key in {**a, **b} if a.get(key) != b.get(key)]
+    return ", ".join(differing[:NAMED_AT_MOST]) + (", ..." if len(differing) > NAMED_AT_MOST else "")
 
 
 def _exports(context: Context, component: Component) -> Iterator[Step]:

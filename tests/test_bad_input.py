@@ -87,7 +87,12 @@ def test_no_folder_given() -> None:
         check=False,
     )
     assert done.returncode == 3
-    assert "say model.dir=DIR" in done.stderr
+    assert done.stderr == "ERROR: model.dir: not given; cosyvoice2 is read from it: say model.dir=DIR\n"
+
+
+def test_a_folder_for_a_model_that_is_built_in(project: Project) -> None:
+    text = told(project, "list", "model=demo", code=3)
+    assert "demo is built in and reads no folder; say model=cosyvoice2" in text
 
 
 def test_an_unknown_model(project: Project) -> None:

@@ -73,6 +73,12 @@ def test_an_unknown_model_is_refused_with_the_known_ones() -> None:
         ("model.axes.frames.opt=5000", "got min=4, opt=5000"),
         ("precision.name=fp16", "say precision=NAME"),
         ("tensorrt.profile.framez=[1,2,3]", "framez"),
+        ("model.checkpoints.flo=/data/flow", "model.checkpoints.flo: no such part; the model has flow"),
+        ("model.name=../elsewhere", "model.name=../elsewhere: names a folder of artifacts"),
+        ("model.name=.voxkiln", "model.name=.voxkiln: names a folder of artifacts"),
+        ("model.name=", "model.name=: names a folder of artifacts"),
+        ("verify.seed=99999999999999999999", "verify.seed=99999999999999999999: out of range"),
+        ("hydra.run.dir=x", "Hydra's own settings have no effect here"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_named(word: str, part: str) -> None:

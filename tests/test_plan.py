@@ -182,6 +182,26 @@ def test_a_component_is_skipped_in_precisions_it_is_not_exported_in() -> None:
         assert (skip.refuses, skip.refuses_by_name) == (False, True)
 
 
+@pytest.mark.parametrize("word", ["artifacts=/one,/two", "tensorrt.timing_cache=/one,/two"])
+def test_a_sweep_over_folders_is_refused_with_both_of_them(word: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        steps(word, machine=GPU)
+    problems = caught.value.problems[:-1]
+    assert all("/one" in problem and "/two" in problem for problem in problems)
+    assert max(map(len, problems)) < 600
+
+
+def test_in_a_sweep_the_demo_does_not_read_the_other_models_folder() -> None:
+    planned = steps("model=demo,cosyvoice2", "model.dir=/m")
+    assert {task: step for task, step in planned.items() if "demo/" in task} == steps()
+
+
+def test_checkpoints_given_for_a_trained_part_are_averaged_instead_of_training() -> None:
+    planned = steps(checkpoints=CHECKPOINTS)
+    assert not [task for task in planned if task.startswith("train")]
+    assert list(planned["average:demo/flow"].inputs.values()) == CHECKPOINTS["flow"]
+
+
 def test_what_is_made_of_a_part_that_the_folder_does_not_have_is_skipped() -> None:
     planned = steps(*COSYVOICE2, absent=("hift",))
     skipped = {task: step.skip.reason for task, step in planned.items() if step.skip and "hift" in task}
