@@ -11,19 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from doit import get_initial_workdir
-from doit.dependency import FileChangedChecker, JSONCodec
 from doit.exceptions import BaseFail, InvalidDodoFile, TaskError, TaskFailed
 
 from tasks import config, devices, doctor, folders, paths
 from tasks.context import Machine
 from tasks.digests import Digests
 from tasks.errors import UserError
+from tasks.freshness import ContentChecker, Freshness, readable_or_gone
 from tasks.job import Job
 from tasks.order import Order, Outcome
 from tasks.overrides import command_line_words
 from tasks.plan import EXPORT_STAGES, VERIFY_STAGES, merge, plan
 from tasks.receipt import Receipt, write_atomically
-from tasks.report import Reporter, Run, explain
+from tasks.report import Reporter, Run, explain, matches
 from tasks.schema import Config
 from tasks.staleness import decide, input_digests, library_version
 from tasks.step import Step
@@ -60,9 +60,8 @@ class Workflow:
         """doit's own settings. Its database is only a cache: the receipts are the truth."""
         return {
             "default_tasks": ["export_all"],
-            "dep_file": str(paths.state_folder(self.root) / "doit.json"),
+            "dep_file": str(readable_or_gone(paths.state_folder(self.root) / "doit.json")),
             "backend": "json",
-            "codec_cls": ForgivingCodec,
             "check_file_uptodate": partial(ContentChecker, self.digests),
             "reporter": type("Reporter", (Reporter,), {"on_end": staticmethod(self.digests.save)}),
             "par_type": "thread",  # the threads only wait for child processes
@@ -82,9 +81,12 @@ class Workflow:
     def verify_all(self) -> dict[str, Any]:
         return self._group(VERIFY_STAGES)
 
-    def why(self, patterns: Sequence[str]) -> None:
+    def why(self, patterns: Sequence[str]) -> BaseFail | None:
         """Print for each step whether it is fresh, and if not, what has changed; nothing is run."""
-        explain([run.step for run in self.runs], patterns, self.digests)
+        steps = [run.step for run in self.runs]
+        explain(steps, patterns, self.digests)
+        unknown = [pattern for pattern in patterns if not any(matches(step, [pattern]) for step in steps)]
+        return TaskFailed(f"no step is called {', '.join(unknown)}; `doit list --all` names them") if unknown else None
 
     def settings(self) -> None:
         """Print every setting in force, as YAML."""
@@ -120,15 +122,8 @@ class Workflow:
             "file_dep": [str(path) for path in step.inputs.values()],
             "task_dep": list(step.after),
             "targets": [str(path) for path in step.outputs.values()],
-            "uptodate": [(self._is_fresh, [run])],
+            "uptodate": [Freshness(run, self.digests)],
         }
-
-    def _is_fresh(self, run: Run) -> bool:
-        try:
-            run.decision = decide(run.step, self.digests)
-        except FileNotFoundError:
-            return False  # doit itself reports a file that is not there
-        return run.decision.fresh
 
     def _perform(self, run: Run) -> BaseFail | None:
         """doit's action: build the step in a child process unless its receipt shows that it is done."""
@@ -174,30 +169,6 @@ class Workflow:
 
     def _order_path(self, step: Step) -> Path:
         return paths.order_path(self.root, step.task)
-
-
-class ContentChecker(FileChangedChecker):  # type: ignore[misc]
-    """doit's view of a file dependency: its content, so that a touched file is not a changed one."""
-
-    def __init__(self, digests: Digests) -> None:
-        self._digests = digests
-
-    def check_modified(self, file_path: str, file_stat: os.stat_result, state: str) -> bool:
-        return self._digests.of_file(Path(file_path)) != state
-
-    def get_state(self, dep: str, current_state: str | None) -> str | None:
-        digest = self._digests.of_file(Path(dep))
-        return None if digest == current_state else digest
-
-
-class ForgivingCodec(JSONCodec):  # type: ignore[misc]
-    """doit's database is a cache here: one that cannot be read (a run was killed while writing) is an empty one."""
-
-    def decode(self, data: str) -> Any:
-        try:
-            return super().decode(data)
-        except ValueError:
-            return {}
 
 
 def _plan(one: Config) -> list[Step]:

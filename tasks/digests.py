@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from tasks.receipt import write_atomically
+from tasks.values import read_json_object
 
 # A file written again within the clock's granularity keeps its times: digests of files this young are not remembered.
 RACY_SECONDS = 0.05
@@ -67,10 +68,7 @@ class Digests:
 
 
 def _read(memo: Path) -> dict[str, Any]:
-    try:
-        return cast(dict[str, Any], json.loads(memo.read_text()))
-    except (OSError, ValueError):
-        return {}
+    return {key: entry for key, entry in read_json_object(memo).items() if isinstance(entry, list) and len(entry) == 2}
 
 
 def _read_source(path: Path) -> tuple[str, list[str]]:

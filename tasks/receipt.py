@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.values import flat
+from tasks.values import flat, read_json_object
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,15 @@ class Receipt:
 
     @classmethod
     def read(cls, path: Path) -> "Receipt | None":
-        """The receipt at `path`, or None if there is none that can be read: then nothing is known."""
+        """The receipt at `path`, or None if there is none that can be read and trusted: then nothing is known."""
+        data = read_json_object(path)
         try:
-            data = json.loads(path.read_text())
-            return cls(data["step"], Ingredients(**data["ingredients"]), data["outputs"], data["facts"], data["run"])
-        except (OSError, ValueError, KeyError, TypeError):
+            ingredients = Ingredients(**data["ingredients"])
+            outputs = {name: {key: told[key] for key in ("sha256", "size")} for name, told in data["outputs"].items()}
+            receipt = cls(data["step"], ingredients, outputs, data["facts"], data["run"])
+        except (KeyError, TypeError, AttributeError):
             return None
+        return receipt if data.get("key") == ingredients.key else None
 
 
 def changes(old: Ingredients, new: Ingredients) -> list[str]:

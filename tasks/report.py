@@ -22,13 +22,16 @@ WORDS = {"build": "built", "reuse": "reused", "fresh": "fresh", "skip": "skipped
 REASONS_IN_A_LINE = 3
 
 
-@dataclass
+@dataclass(repr=False)
 class Run:
     """One step in the course of a run."""
 
     step: Step
     decision: Decision | None = None
     outcome: Outcome | None = None
+
+    def __repr__(self) -> str:
+        return self.step.task  # `doit info` prints it among the task's attributes
 
 
 class Reporter:
@@ -130,7 +133,7 @@ def explain(steps: Sequence[Step], patterns: Sequence[str], digests: Digests) ->
         reasons = list(_foretold(step, made_anew, digests))
         if reasons and not step.skip:
             made_anew |= dict.fromkeys(step.outputs.values(), step.task)
-        if _matches(step, patterns):
+        if matches(step, patterns):
             word = "skip" if step.skip else "stale" if reasons else "fresh"
             print(f"{word:<7} {step.task}")
             for reason in reasons:
@@ -148,7 +151,8 @@ def _foretold(step: Step, made_anew: dict[Path, str], digests: Digests) -> Itera
         yield from decide(step, digests).reasons
 
 
-def _matches(step: Step, patterns: Sequence[str]) -> bool:
+def matches(step: Step, patterns: Sequence[str]) -> bool:
+    """Whether a step is meant: by name, by stage, by the beginning of its name before a colon, or by a wildcard."""
     return not patterns or any(
         fnmatch.fnmatch(step.task, pattern) or step.task.startswith(f"{pattern}:") or step.stage == pattern
         for pattern in patterns

@@ -1,8 +1,10 @@
 """Settings as plain JSON values, for keys, receipts and jobs."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 
@@ -27,3 +29,12 @@ def flat(value: Any, prefix: str = "") -> dict[str, Any]:
     for name, item in value.items():
         leaves |= flat(item, f"{prefix}.{name}" if prefix else str(name))
     return leaves
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """What a file of our own holds; nothing if it is not there or damaged: a run was killed while it wrote, say."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

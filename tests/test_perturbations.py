@@ -1,5 +1,6 @@
 """One change at a time on a built project: the set of steps that run again is exactly the expected one."""
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -147,12 +148,25 @@ CASES = [
     files("touched artifacts", lambda p: touch(p.artifacts / "cosyvoice2"), makes=NOTHING),
     files("no doit database", lambda p: (p.artifacts / ".voxkiln/doit.json").unlink(), makes=NOTHING),
     files("a broken doit database", lambda p: os.truncate(p.artifacts / ".voxkiln/doit.json", 9), makes=NOTHING),
+    files("a doit database of noise", lambda p: noise(p.artifacts / ".voxkiln/doit.json"), makes=NOTHING),
+    files("a digest memo of noise", lambda p: noise(p.artifacts / ".voxkiln/digests.json"), makes=NOTHING),
+    files("a receipt of another shape", lambda p: reshape(artifact(p, f"{ZIP}.receipt.json")), makes={JIT}),
     files("no caches at all", lambda p: shutil.rmtree(p.artifacts / ".voxkiln"), makes=NOTHING),
 ]
 
 
 def redo_checkpoint(project: Project, *, epoch: int, loss: float) -> None:
     write_checkpoint(project.root / "checkpoints", project.root / "model/flow.pt", epoch=epoch, loss=loss, seed=99)
+
+
+def noise(path: Path) -> None:
+    path.write_bytes(b"\xff\xfe{}")
+
+
+def reshape(receipt: Path) -> None:
+    """JSON, but not what a receipt is: a list instead of the mapping of outputs."""
+    told = json.loads(receipt.read_text())
+    receipt.write_text(json.dumps(told | {"outputs": list(told["outputs"])}))
 
 
 def append(path: Path, text: str) -> None:
@@ -181,3 +195,16 @@ def test_exactly_what_depends_on_a_change_is_built_again(built: Project, case: C
 def test_what_was_built_again_is_fresh_from_then_on(built: Project) -> None:
     assert built.doit("onnx.opset=19").steps("build") == OF_ONNX
     assert built.doit("onnx.opset=19").steps("fresh") == EVERYTHING
+
+
+def test_why_says_so_when_no_step_has_the_name(built: Project) -> None:
+    result = built.doit("why", "export_onx", "export_jit")
+    assert result.code == 1
+    assert result.steps("fresh") == {JIT}
+    assert "no step is called export_onx; `doit list --all` names them" in result.out
+
+
+def test_info_tells_what_has_changed_and_no_internals(built: Project) -> None:
+    result = built.doit("info", ONNX, "onnx.opset=19")
+    assert "onnx.opset: 18 -> 19" in result.out
+    assert "Step(" not in result.out
