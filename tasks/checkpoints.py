@@ -14,7 +14,7 @@ import yaml
 
 from tasks.errors import UserError
 
-NOT_SIDECARS = ("train", "init")
+NOT_SIDECARS = ("train", "init", ".")  # hidden files are the file system's or an editor's
 NAMED_AT_MOST = 10
 DEEPEST = 100
 
@@ -79,7 +79,7 @@ def gather(files: Mapping[str, Path]) -> list[Checkpoint]:
         UserError: a sidecar that is not YAML, lacks its `.pt`, or holds a value of the wrong type.
     """
     sidecars = sorted(n for n in files if n.endswith(".yaml") and not n.startswith(NOT_SIDECARS))
-    read = {name: _mapping(files[name]) for name in sidecars}
+    read = {name: _mapping(files[name], alone=_weights_name(name) not in files) for name in sidecars}
     orphans = [n for n in sidecars if _weights_name(n) not in files and read[n].keys() & {"epoch", "loss_dict"}]
     if orphans:
         # Passing over them would silently average something worse than what the sidecars rank best.
@@ -115,7 +115,7 @@ def _weights_name(sidecar: str) -> str:
     return sidecar.removesuffix(".yaml") + ".pt"
 
 
-def _mapping(sidecar: Path) -> dict[str, Any]:
+def _mapping(sidecar: Path, *, alone: bool) -> dict[str, Any]:
     try:
         with sidecar.open("rb") as file:
             text = file.read()
@@ -124,6 +124,8 @@ def _mapping(sidecar: Path) -> dict[str, Any]:
     except (OSError, yaml.YAMLError, UnicodeError) as error:
         reason = " ".join(str(error).split())
         raise _bad(sidecar, "cannot be read as YAML", reason) from error
+    if not isinstance(told, dict) and alone:
+        return {}  # notes, a list: no training wrote it
     if not isinstance(told, dict):
         raise _bad(sidecar, "is not a YAML mapping", type(told).__name__)
     return told

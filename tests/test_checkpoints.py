@@ -85,6 +85,9 @@ def test_weights_without_a_sidecar_are_left_out(tmp_path: Path) -> None:
 def test_other_yaml_files_in_the_folder_are_left_out(tmp_path: Path) -> None:
     sidecar(tmp_path, "epoch_0_whole")
     (tmp_path / "cosyvoice2.yaml").write_text("flow: !new:some.Class\n  width: 4\n")
+    (tmp_path / "notes.yaml").write_text("- tried a lower rate\n")
+    (tmp_path / "empty.yaml").touch()
+    (tmp_path / "._epoch_0_whole.yaml").write_bytes(b"\0\5\x16\7")  # macOS leaves them on network drives
     assert [checkpoint.name for checkpoint in survey(tmp_path)] == ["epoch_0_whole"]
 
 

@@ -134,7 +134,7 @@ def _sums(names: list[str], members: Sequence[Path]) -> dict[str, Tensor]:
         tensors = open_checkpoint(member)
         for name in names:
             if _is_averaged(tensors[name]):
-                sums[name] += tensors[name]
+                sums[name] += tensors[name].to(sums[name].dtype)  # 8-bit floats do not promote by themselves
     return sums
 
 

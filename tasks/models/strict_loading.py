@@ -29,6 +29,7 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], *, source: P
     expected = module.state_dict()
     _check_names(expected, tensors, source, within)
     _check_shapes(expected, tensors, source, within)
+    _check_kinds(expected, tensors, source, within)
     module.load_state_dict(_real_copies(tensors, source, within), strict=True, assign=True)
     for parameter in module.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
@@ -88,6 +89,17 @@ def _check_shapes(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], s
         )
 
 
+def _check_kinds(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], source: Path, within: str) -> None:
+    for name, tensor in expected.items():
+        if tensor.is_floating_point() != given[name].is_floating_point():
+            raise UserError(
+                "a tensor holds another kind of numbers than the model",
+                where=source,
+                value=f"{within}{name} is {given[name].dtype} in the file, {tensor.dtype} in the model",
+                remedy="Give weights in floating point; those quantized to integers cannot be exported",
+            )
+
+
 def _real_copies(tensors: Mapping[str, Tensor], source: Path, within: str) -> dict[str, Tensor]:
     """Copies that outlive the mapped file; tensors that shared memory (tied weights) share it again."""
     copies: dict[tuple[int, torch.Size, tuple[int, ...]], Tensor] = {}
@@ -95,8 +107,8 @@ def _real_copies(tensors: Mapping[str, Tensor], source: Path, within: str) -> di
     for name, tensor in tensors.items():
         key = (tensor.data_ptr(), tensor.shape, tensor.stride())
         if key not in copies:
-            check_finite(within + name, tensor, source)
             dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
             copies[key] = tensor.to(dtype, copy=True)
+            check_finite(within + name, copies[key], source)
         result[name] = copies[key] if tensor.numel() else tensor.clone()
     return result

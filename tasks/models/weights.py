@@ -37,6 +37,13 @@ def open_checkpoint(path: Path) -> dict[str, Tensor]:
                 value=f"{name!r}: {type(value).__name__}",
                 remedy="Save the state_dict itself, not a dict around it",
             )
+        if not _is_plain(value):
+            raise UserError(
+                "a tensor holds no plain numbers: it is sparse, quantized or empty of data",
+                where=path,
+                value=f"{name}: {value.type()}",
+                remedy="Save dense floating-point weights",
+            )
     return tensors
 
 
@@ -46,15 +53,21 @@ def save_checkpoint(tensors: Mapping[str, Tensor | int], path: Path) -> None:
         torch.save(dict(tensors), file)
 
 
+def _is_plain(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided and not tensor.is_quantized and not tensor.is_meta
+
+
 def _load(path: Path) -> Any:
     mapped = _is_mappable(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
+        if not (refused := _refused(error)):
+            raise _damaged(path, "its bytes are not a pickle of tensors") from error
         raise UserError(
             "holds Python objects that could run code, and is refused",
             where=path,
-            value=_refused(error),
+            value=refused,
             remedy="Save only tensors: torch.save(model.state_dict(), path)",
         ) from error
     except Exception as error:  # a damaged archive can make the reader raise almost anything
@@ -80,9 +93,9 @@ def _is_mappable(path: Path) -> bool:
 
 
 def _refused(error: pickle.UnpicklingError) -> str:
-    """The object that torch's message names; the rest of that message advises to load the file unsafely."""
-    lines = [line.strip() for line in str(error).splitlines() if "GLOBAL" in line or "Unsupported" in line]
-    return lines[-1].split(" was not an allowed")[0].rstrip(".") if lines else str(error).splitlines()[0][:200]
+    """The object that torch's message names, if any; the rest of that message advises to load the file unsafely."""
+    lines = [line.strip() for line in str(error).splitlines() if "GLOBAL" in line]
+    return lines[-1].split(" was not an allowed")[0].rstrip(".") if lines else ""
 
 
 def _damaged(path: Path, reason: str) -> UserError:

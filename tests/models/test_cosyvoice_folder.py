@@ -108,6 +108,36 @@ def test_weights_that_are_not_finite_are_named(tmp_path, value):
     assert str(weights) in message
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64, torch.float8_e4m3fn])
+def test_every_kind_of_floating_point_weights_is_loaded_as_fp32(tmp_path, dtype):
+    weights = changed_weights(FAMILY, tmp_path, lambda state: state.update({FINAL: state[FINAL].to(dtype)}))
+    stored = torch.load(weights, weights_only=True)[FINAL]
+    assert torch.equal(load(weights=weights).final_proj.weight, stored.float())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda weight: weight.to(torch.int8),
+        lambda weight: weight.to(torch.complex64),
+        lambda weight: weight.to_sparse(),
+        lambda weight: weight.to("meta"),
+    ],
+    ids=["integers", "complex", "sparse", "without data"],
+)
+def test_weights_that_are_no_plain_floating_point_numbers_are_named(tmp_path, change):
+    weights = changed_weights(FAMILY, tmp_path, lambda state: state.update({FINAL: change(state[FINAL])}))
+    message = refusal(weights=weights)
+    assert FINAL in message
+    assert str(weights) in message
+
+
+@pytest.mark.parametrize("content", [b"hello", b"\x10\0\0\0\0\0\0\0{}              "], ids=["text", "safetensors"])
+def test_another_kind_of_file_is_not_accused_of_running_code(tmp_path, content):
+    (tmp_path / "flow.pt").write_bytes(content)
+    assert "is not a whole PyTorch checkpoint" in refusal(weights=tmp_path / "flow.pt")
+
+
 def test_a_missing_weights_file_is_reported(tmp_path):
     assert "cannot be read" in refusal(weights=tmp_path / "flow.pt")
 
@@ -187,6 +217,23 @@ def test_an_unknown_option_is_refused_with_those_there_are(tmp_path):
 def test_an_option_that_no_published_model_uses_is_refused(tmp_path, old, new, shown):
     with pytest.raises(UserError, match=shown):
         load_part("flow", config=changed_config(FAMILY, tmp_path, old, new), weights=weights_of(FAMILY))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("num_blocks: 2", "num_blocks: two"),
+        ("num_blocks: 2", "num_blocks:"),
+        ("attention_heads: 4", "attention_heads: 0"),
+        ("        input_size: 48", "        input_size: 24"),
+    ],
+)
+def test_an_option_that_nothing_can_be_built_with_is_reported_with_its_line(tmp_path, old, new):
+    encoder = component("flow.encoder", "upsample_encoder:UpsampleConformerEncoder")
+    config = changed_config(FAMILY, tmp_path, old, new)
+    message = refusal(config=config, wanted=encoder)
+    assert f"{config}:37: " in message
+    assert "UpsampleConformerEncoder cannot be built with these options" in message
 
 
 def test_a_yaml_without_the_part_is_reported(tmp_path):

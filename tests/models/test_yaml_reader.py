@@ -80,6 +80,7 @@ def test_a_class_is_kept_as_a_name(read):
         ("!apply:os.system [touch hacked]", "!apply:os.system"),
         ("!!python/object/apply:os.system [touch hacked]", "python/object/apply:os.system"),
         ("!!python/name:os.system", "python/name:os.system"),
+        ("!!python/tuple [1]", "a tag that is not allowed here (got !!python/tuple)"),
         ("!include:other.yaml", "!include:other.yaml"),
         ("!module:os", "!module:os"),
         ("!ref [a]", "!ref of a list"),

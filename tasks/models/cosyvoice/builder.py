@@ -6,6 +6,8 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
+from torch import nn
+
 from tasks.models.cosyvoice.classes import CLASSES
 from tasks.models.cosyvoice.yaml_reader import Call, Document
 
@@ -20,12 +22,25 @@ def build(value: Any, document: Document) -> Any:
         ours = _imported(our_name(value, document))
         arguments = {name: build(argument, document) for name, argument in value.arguments.items()}
         _check_arguments(ours, value, document)
-        return partial(ours, **arguments) if value.partial else ours(**arguments)
+        return partial(ours, **arguments) if value.partial else _built(ours, arguments, value, document)
     if isinstance(value, list):
         return [build(item, document) for item in value]
     if isinstance(value, dict):
         return {key: build(item, document) for key, item in value.items()}
     return value
+
+
+def _built(ours: Any, arguments: dict[str, Any], call: Call, document: Document) -> Any:
+    """Our class with the options of the YAML; a text where a number belongs, say, shows only when it is used."""
+    try:
+        return ours(**arguments)
+    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+        raise document.problem(
+            f"{call.target} cannot be built with these options: {str(error).splitlines()[0]}",
+            call.line,
+            ", ".join(f"{name}={option!r}" for name, option in arguments.items() if not isinstance(option, nn.Module)),
+            "Mend the option, or copy the YAML again",
+        ) from error
 
 
 def our_name(call: Call, document: Document) -> str:

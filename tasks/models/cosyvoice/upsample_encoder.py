@@ -60,6 +60,8 @@ class UpsampleConformerEncoder(nn.Module):
     ) -> None:
         super().__init__()
         require_published("UpsampleConformerEncoder", unused, PUBLISHED)
+        if input_size != output_size:  # published, too, the second projection takes what the first has made
+            raise ValueError(f"input_size {input_size} and output_size {output_size} must be equal")
         self.input_size, self.width = input_size, output_size
         self.static_chunk_size = static_chunk_size
         self.embed = InputProjection(

@@ -202,6 +202,11 @@ def _construct_reference(loader: _ModelLoader, node: yaml.Node) -> Reference:
     return Reference(str(loader.construct_scalar(node)), node.start_mark.line + 1)
 
 
+def _construct_unknown(loader: _ModelLoader, node: yaml.Node) -> None:
+    raise _forbidden(loader.path, node, node.tag.replace("tag:yaml.org,2002:", "!!"))
+
+
+_ModelLoader.add_constructor(None, _construct_unknown)
 _ModelLoader.add_multi_constructor("!new:", _construct_new)
 _ModelLoader.add_multi_constructor("!name:", _construct_name)
 _ModelLoader.add_multi_constructor("!apply:", _construct_apply)
