@@ -15,6 +15,7 @@ import onnx_ir as ir
 import torch
 from onnx_ir.passes import common
 
+from tasks.actions.onnx_origin import MODULE, module_of
 from tasks.errors import UserError
 
 GRAPH = onnx.ModelProto.DESCRIPTOR.fields_by_name["graph"].number
@@ -48,10 +49,19 @@ def declare(
     for value in (*model.graph.inputs, *model.graph.outputs):
         if value.name in shapes:
             value.shape = _declared(value, shapes[value.name], dynamic)
-    common.ClearMetadataAndDocStringPass()(model)
+    _clear_notes(model)
     model.graph.name = component["name"]
     model.producer_name, model.producer_version = "voxkiln", about["voxkiln.version"]
     model.metadata_props.update(sorted(about.items()))
+
+
+def _clear_notes(model: ir.Model) -> None:
+    """All that the exporter wrote about source files goes; the module an operation came from stays."""
+    modules = {node: module_of(node.metadata_props, node.name or "") for node in model.graph.all_nodes()}
+    common.ClearMetadataAndDocStringPass()(model)
+    for node, module in modules.items():
+        if module:
+            node.metadata_props[MODULE] = module
 
 
 def write(model: ir.Model, path: Path, *, external_data: str) -> None:

@@ -1,16 +1,15 @@
 """Holds a graph's operators against those that TensorRT's parser reads, and says which module each came from."""
 
-import ast
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import onnx
 
+from tasks.actions.onnx_origin import module_of
 from tasks.actions.plan_graph import KINDS
 from tasks.actions.tensorrt_operators import FORMATS, NOT_READ, OPSETS, SOURCE
 
 STANDARD = ("", "ai.onnx")
-SCOPES = "pkg.torch.onnx.name_scopes"  # where PyTorch's exporter writes the modules around an operation
 FORMAT_NAMES = {"FLOAT": "FP32", "HALF": "FP16"}
 SHOWN = 3
 
@@ -86,14 +85,9 @@ def _some(modules: list[str]) -> str:
 
 
 def origin(node: onnx.NodeProto) -> str:
-    """The module an operation came from, as far as the exporter wrote it down; else the node's or its output's name."""
-    told = {entry.key: entry.value for entry in node.metadata_props}
-    if SCOPES in told:
-        scopes = [scope for scope in ast.literal_eval(told[SCOPES]) if scope]
-        if len(scopes) > 1:
-            return str(scopes[-2])  # the last one is the operation itself
-    path = node.name.strip("/").split("/")
-    return ".".join(path[:-1]) or node.name or next(iter(node.output), "?")
+    """The module an operation came from, as far as the file tells; else the node's or its output's name."""
+    notes = {entry.key: entry.value for entry in node.metadata_props}
+    return module_of(notes, node.name) or node.name or next(iter(node.output), "?")
 
 
 def _opset(model: onnx.ModelProto) -> Iterator[str]:

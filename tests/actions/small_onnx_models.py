@@ -61,6 +61,24 @@ class Clock(Plain):
         return super().forward(x) * 0.01 + torch.sin(x * 300.0)
 
 
+class Bits(nn.Module):
+    """Keeps the two lowest bits of a rounded number: an operator that few engines have."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.to(torch.int32) & 3).to(x.dtype)
+
+
+class Unreadable(Plain):
+    """Has an operator deep inside that TensorRT's parser does not read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList([nn.Sequential(nn.Tanh(), Bits())])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.blocks[0](super().forward(x))
+
+
 class FixedLength(Plain):
     """Uses the length of the sample as a number."""
 

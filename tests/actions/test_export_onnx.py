@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tasks.actions import compare
 from tasks.actions.export_onnx import run
 from tasks.errors import UserError
+from tasks.models.cosyvoice.folder import load_component
 from tasks.runtimes.onnxruntime_session import open_artifact
 from tests.actions import small_onnx_models
 from tests.actions.onnx_jobs import ENCODER, estimator_component, export_job, saved_weights, small_component, verify_job
@@ -137,6 +138,16 @@ def test_file_tells_where_it_comes_from_and_neither_times_nor_paths(exported, tm
     assert about["voxkiln.exporter"] == "dynamo"
     assert len(about["voxkiln.weights_sha256"]) == 16
     assert str(Path(__file__).parents[2]).encode() not in path.read_bytes()
+
+
+@EXPORTERS
+def test_file_tells_the_module_of_its_operations(exported, exporter):
+    job = export_job(estimator_component(), Path())
+    module = load_component(estimator_component(), config=job.inputs["config"], weights=job.inputs["weights"])
+    nodes = onnx.load(exported(exporter=exporter)).graph.node
+    told = [entry.value for node in nodes for entry in node.metadata_props if entry.key == "voxkiln.module"]
+    assert len(told) > len(nodes) / 2
+    assert set(told) <= {name for name, _ in module.named_modules()}
 
 
 @EXPORTERS

@@ -9,6 +9,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from tasks.actions import export_onnx
 from tasks.actions.plan_graph import describe_graph, load_graph
 from tasks.actions.preflight import run
 from tasks.actions.preflight_corners import run_corners
@@ -18,6 +19,8 @@ from tasks.actions.tensorrt_operators import FORMATS, NOT_READ
 from tasks.errors import UserError
 from tasks.job import Job
 from tasks.profiles import complete_profiles
+from tests.actions.onnx_jobs import export_job, saved_weights, small_component
+from tests.actions.small_onnx_models import Unreadable
 from tests.onnx_samples import CHANNELS, component, small_estimator
 
 PUBLISHED = {"profile": {"frames": [4, 500, 3000]}}
@@ -152,6 +155,17 @@ def test_the_exporters_note_of_the_module_is_used():
     program = torch.onnx.export(Outer(), (torch.zeros(2, 3),), dynamo=True, verbose=False)
     (node,) = program.model_proto.graph.node
     assert origin(node) == "act"
+
+
+@pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
+def test_an_exported_file_still_tells_the_module_of_an_operator(tmp_path, exporter):
+    job = export_job(
+        small_component("Unreadable"), tmp_path, weights=saved_weights(Unreadable(), tmp_path), exporter=exporter
+    )
+    export_onnx.run(job)
+    assert check_operators(load_graph(job.outputs["onnx"])).problems == [
+        "BitwiseAnd is not read by TensorRT 10.1 (in blocks.0.1)"
+    ]
 
 
 def test_a_format_the_operator_is_not_read_for_is_a_warning():
