@@ -53,6 +53,8 @@ class CudaStreams:
             )
         named = torch.device(device)
         self.device = named if ":" in str(named) else torch.device("cuda", torch.cuda.current_device())
+        if (self.device.index or 0) >= (count := torch.cuda.device_count()):
+            raise UserError("no such GPU", where=device, value=f"{count} GPUs", remedy="Name one that PyTorch sees")
 
     def on_device(self) -> AbstractContextManager[Any]:
         return torch.cuda.device(self.device)

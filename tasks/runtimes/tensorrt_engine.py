@@ -15,7 +15,7 @@ from tasks.errors import UserError
 from tasks.runtimes.context_pool import ContextPool
 from tasks.runtimes.contract import Shapes
 from tasks.runtimes.cuda_streams import CudaStreams, Streams
-from tasks.runtimes.tensorrt_library import collecting_logger, deserialize, import_tensorrt, said
+from tasks.runtimes.tensorrt_library import collecting_logger, deserialize, import_tensorrt, read_plan, said
 from tasks.runtimes.tensorrt_tensors import PlanInterface, choose_profile, read_interface
 
 
@@ -49,7 +49,7 @@ def load_engine(
     """`open_artifact` with TensorRT and the device's streams given."""
     logger = collecting_logger(trt)
     with streams.on_device():
-        plan = path.read_bytes()
+        plan = read_plan(path)
         engine = deserialize(trt, plan, logger=logger, where=path, allow_host_code=allow_host_code)
         interface = read_interface(trt, engine)
         contexts = _contexts(trt, engine, concurrency, logger=logger)
@@ -136,6 +136,8 @@ class ExecutionSlot:
         expected = {tensor.name: tensor for tensor in self._interface.inputs}
         if set(inputs) != set(expected):
             raise UserError("wrong inputs for the plan", value=sorted(inputs), remedy=f"Give {', '.join(expected)}")
+        if strange := {name: type(x).__name__ for name, x in inputs.items() if not isinstance(x, torch.Tensor)}:
+            raise UserError("the plan takes tensors only", value=strange, remedy="Give a tensor for every input")
         device = self._streams.device
         return {name: inputs[name].to(device, tensor.dtype).contiguous() for name, tensor in expected.items()}
 
@@ -149,8 +151,15 @@ class ExecutionSlot:
         for name, tensor in given.items():
             self._check(self._context.set_input_shape(name, tuple(tensor.shape)), f"shape of {name}")
             self._check(self._context.set_tensor_address(name, tensor.data_ptr()), f"memory of {name}")
-        self._check(not self._context.infer_shapes(), "inference of output shapes")
+        self._infer_shapes()
         return [self._allocate(tensor.name, tensor.dtype) for tensor in self._interface.outputs]
+
+    def _infer_shapes(self) -> None:
+        try:
+            known = not self._context.infer_shapes()
+        except RuntimeError:  # how the bindings say that the sizes do not go together
+            known = False
+        self._check(known, "inference of output shapes")
 
     def _allocate(self, name: str, dtype: torch.dtype) -> torch.Tensor:
         shape = tuple(self._context.get_tensor_shape(name))
@@ -182,6 +191,8 @@ class ExecutionSlot:
 
 def _contexts(trt: Any, engine: Any, concurrency: int, *, logger: Any) -> list[Any]:
     """All contexts are made on loading, so that too little memory shows then and not under load."""
+    if concurrency < 1:
+        raise UserError("a plan runs in 1 context or more", where="tensorrt.concurrency", value=concurrency)
     contexts: list[Any] = []
     while len(contexts) < concurrency:
         context = engine.create_execution_context(trt.ExecutionContextAllocationStrategy.STATIC)

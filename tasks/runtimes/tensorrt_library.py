@@ -23,7 +23,11 @@ REFUSALS = (
         "it was built by another TensorRT",
         f"{REBUILD}, or install the TensorRT that built it",
     ),
-    (r"magic ?tag|truncated|unexpected end|size.*mismatch|corrupt", "it is truncated or no plan at all", REBUILD),
+    (
+        r"magic ?tag|truncated|unexpected end|size.*mismatch|does not match archive size|corrupt",
+        "it is truncated or no plan at all",
+        REBUILD,
+    ),
     (
         r"driver|cuda initialization|cuda error|error: 35",
         "CUDA failed, often for a driver older than this TensorRT needs",
@@ -75,6 +79,18 @@ def collecting_logger(trt: Any) -> Any:
                 self.warnings.append(msg)
 
     return CollectingLogger()
+
+
+def read_plan(path: Path) -> bytes:
+    """A plan's bytes.
+
+    Raises:
+        UserError: if the file is missing or cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as problem:
+        raise UserError("the plan cannot be read", where=path, value=problem.strerror, remedy=REBUILD) from problem
 
 
 def deserialize(trt: Any, plan: bytes, *, logger: Any, where: str | Path, allow_host_code: bool = False) -> Any:

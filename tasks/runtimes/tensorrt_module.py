@@ -27,10 +27,11 @@ class PlanModule(torch.nn.Module):
         """The original's arguments -> its output, a tensor or a tuple, in the first float argument's dtype.
 
         Raises:
-            UserError: if an argument is missing or unknown, or a fixed one is given another value.
+            UserError: if an argument is missing, unknown or given twice, or a fixed one is given another value.
         """
         inputs = self._by_name(positional, named)
-        dtype = next((tensor.dtype for tensor in inputs.values() if tensor.is_floating_point()), None)
+        tensors = [value for value in inputs.values() if isinstance(value, torch.Tensor)]
+        dtype = next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), None)
         results = tuple(
             result.to(dtype) if dtype and result.is_floating_point() else result for result in self.engine(inputs)
         )
@@ -40,6 +41,8 @@ class PlanModule(torch.nn.Module):
         parameters = [*self._order, *self.constants]
         if len(positional) > len(parameters):
             raise UserError("too many arguments for the plan", value=len(positional), remedy=f"Give {parameters}")
+        if twice := [name for name in parameters[: len(positional)] if name in named]:
+            raise UserError("given twice, by place and by name", where="TensorRT plan", value=twice)
         given = dict(zip(parameters, positional, strict=False)) | dict(named)
         for name, value in self.constants.items():
             if given.pop(name, value) != value:

@@ -3,7 +3,7 @@
 Also the check of a call's shapes against the profiles, before anything is launched.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,18 +110,23 @@ def choose_profile(interface: PlanInterface, shapes: Mapping[str, Shape]) -> int
     """The first profile whose bounds admit all the shapes.
 
     Raises:
-        UserError: naming the input, its dimension, the bound it breaks and the setting that moves it.
+        UserError: naming the input, its dimension, the bound it breaks and the setting that moves it; or the inputs
+            that disagree about the size of an axis.
     """
     problems = [_problem(interface, shapes, profile) for profile in range(interface.profiles)]
-    if None in problems:
-        return problems.index(None)
-    told = "; ".join(dict.fromkeys(problem for problem in problems if problem))
-    remedy = "Send sizes within the bounds or build the plan with a wider tensorrt.profile"
-    raise UserError("no profile of the plan takes this call", where="TensorRT plan", value=told, remedy=remedy)
+    if None not in problems:
+        told = "; ".join(dict.fromkeys(problem for problem in problems if problem))
+        remedy = "Send sizes within the bounds or build a plan that takes these"
+        raise UserError("no profile of the plan takes this call", where="TensorRT plan", value=told, remedy=remedy)
+    if unequal := "; ".join(_disagreements(interface, shapes)):
+        remedy = "Pad them to the same size"
+        raise UserError("the inputs' sizes do not go together", where="TensorRT plan", value=unequal, remedy=remedy)
+    return problems.index(None)
 
 
 def _problem(interface: PlanInterface, shapes: Mapping[str, Shape], profile: int) -> str | None:
-    where = f"profile {profile}: " if interface.profiles > 1 else ""
+    several = interface.profiles > 1
+    where, setting = (f"profile {profile}: ", f"tensorrt.profiles[{profile}]") if several else ("", "tensorrt.profile")
     for tensor in interface.inputs:
         shape = shapes[tensor.name]
         if len(shape) != len(tensor.shape):
@@ -129,14 +134,27 @@ def _problem(interface: PlanInterface, shapes: Mapping[str, Shape], profile: int
         low, _, high = tensor.bounds[profile]
         for dim, size in enumerate(shape):
             if not low[dim] <= size <= high[dim]:
-                return where + _out_of_bounds(tensor, dim, size, low[dim], high[dim])
+                return where + _out_of_bounds(tensor, dim, size, low[dim], high[dim], setting=setting)
     return None
 
 
-def _out_of_bounds(tensor: PlanTensor, dim: int, size: int, low: int, high: int) -> str:
-    if low == high:
-        return f"{tensor.name} has {size} in dimension {dim} where the plan has {low}"
+def _out_of_bounds(tensor: PlanTensor, dim: int, size: int, low: int, high: int, *, setting: str) -> str:
+    if tensor.shape[dim] != -1:
+        freed = ", fixed in its ONNX file; onnx.dynamic_batch=true leaves a batch open"
+        return f"{tensor.name} has {size} in dimension {dim} where the plan has {low}{freed}"
     axis = tensor.axes[dim]
     bound = f"below the minimum {low}" if size < low else f"above the maximum {high}"
-    setting = f" of tensorrt.profile.{axis}" if axis else ""
-    return f"{tensor.name} has {size} {axis or 'elements'} in dimension {dim}, {bound}{setting}"
+    moved_by = f" of {setting}.{axis}" if axis else ""
+    return f"{tensor.name} has {size} {axis or 'elements'} in dimension {dim}, {bound}{moved_by}"
+
+
+def _disagreements(interface: PlanInterface, shapes: Mapping[str, Shape]) -> Iterator[str]:
+    """Axes that are not of one size; TensorRT would find out in mid-call and say little."""
+    sizes: dict[str, dict[int, str]] = {}
+    for tensor in interface.inputs:
+        for axis, size in zip(tensor.axes, shapes[tensor.name], strict=True):
+            if axis:
+                sizes.setdefault(axis, {}).setdefault(size, tensor.name)
+    for axis, seen in sizes.items():
+        if len(seen) > 1:
+            yield f"{axis} is {' and '.join(f'{size} in {name}' for size, name in seen.items())}"

@@ -11,6 +11,7 @@ import torch
 
 from tasks.errors import UserError
 from tasks.runtimes.context_pool import ContextPool
+from tasks.runtimes.cuda_streams import CudaStreams
 from tasks.runtimes.tensorrt_engine import load_engine
 from tasks.runtimes.tensorrt_module import PlanModule
 from tasks.runtimes.tensorrt_tensors import label
@@ -20,6 +21,7 @@ from tests.tensorrt_double import VERSIONS
 from tests.tensorrt_simulation import Machine, write_plan
 
 PROFILE = {"x": [[2, CHANNELS, 4], [2, CHANNELS, 50], [2, CHANNELS, 300]], "mask": [[2, 1, 4], [2, 1, 50], [2, 1, 300]]}
+TOLD_OF_BOTH = r"profile 0: .* 300 of tensorrt.profiles\[0\].frames; profile 1: .* 900 of tensorrt.profiles\[1\].frames"
 LONG = {
     "x": [[2, CHANNELS, 300], [2, CHANNELS, 500], [2, CHANNELS, 900]],
     "mask": [[2, 1, 300], [2, 1, 500], [2, 1, 900]],
@@ -125,10 +127,44 @@ def test_sizes_outside_the_profile_are_refused_before_anything_is_launched(machi
 
 def test_a_static_size_and_a_rank_are_checked_too(machine, streams, tmp_path):
     engine = _load(machine, streams, tmp_path)
-    with pytest.raises(UserError, match="t has 3 in dimension 0 where the plan has 2"):
+    with pytest.raises(UserError, match=r"t has 3 in dimension 0 where the plan has 2, .*onnx.dynamic_batch=true"):
         engine({**_inputs(), "t": torch.zeros(3)})
     with pytest.raises(UserError, match="x has 2 dimensions instead of 3"):
         engine({**_inputs(), "x": torch.zeros(2, 20)})
+
+
+def test_inputs_that_disagree_about_an_axis_are_refused_before_anything_is_launched(machine, streams, tmp_path):
+    engine = _load(machine, streams, tmp_path)
+    with pytest.raises(UserError, match=r"sizes do not go together .*frames is 20 in x and 30 in mask"):
+        engine({**_inputs(20), "mask": torch.ones(2, 1, 30)})
+    assert "IExecutionContext.set_input_shape" not in machine.bindings.names()
+
+
+def test_sizes_that_tensorrt_finds_contradictory_are_an_error_with_its_words(machine, streams, tmp_path):
+    def contradict(this):
+        this._set["logger"].log(type(this._set["logger"]).Severity.ERROR, "IShuffleLayer view: reshaping failed")
+        raise RuntimeError("infer_shapes error code: -1")
+
+    machine.bindings.behaviours["IExecutionContext.infer_shapes"] = contradict
+    with pytest.raises(UserError, match=r"inference of output shapes was refused .*reshaping failed"):
+        _load(machine, streams, tmp_path)(_inputs())
+
+
+def test_an_axis_of_one_size_in_the_profile_is_told_by_its_bound(machine, streams, tmp_path):
+    fixed = {name: [shape[1]] * 3 for name, shape in PROFILE.items()}
+    with pytest.raises(UserError, match=r"51 frames in dimension 2, above the maximum 50 of tensorrt.profile.frames"):
+        _load(machine, streams, tmp_path, profiles=(fixed,))(_inputs(51))
+
+
+def test_what_is_no_tensor_is_refused(machine, streams, tmp_path):
+    with pytest.raises(UserError, match=r"takes tensors only \(got \{'mask': 'NoneType'\}\)"):
+        PlanModule(_load(machine, streams, tmp_path))(**{**_inputs(), "mask": None})
+
+
+def test_an_argument_given_twice_is_refused(machine, streams, tmp_path):
+    inputs = _inputs()
+    with pytest.raises(UserError, match=r"given twice, by place and by name \(got \['x'\]\)"):
+        PlanModule(_load(machine, streams, tmp_path))(*inputs.values(), x=inputs["x"])
 
 
 def test_a_plan_without_our_label_still_names_dimension_and_bound(machine, streams, tmp_path):
@@ -162,7 +198,7 @@ def test_the_profile_that_fits_is_used_and_switched_on_the_contexts_stream(machi
 
 
 def test_a_call_that_fits_no_profile_is_told_about_each(machine, streams, tmp_path):
-    with pytest.raises(UserError, match=r"profile 0: .* maximum 300 .*; profile 1: .* maximum 900 "):
+    with pytest.raises(UserError, match=TOLD_OF_BOTH):
         _load(machine, streams, tmp_path, profiles=(PROFILE, LONG))(_inputs(901))
 
 
@@ -209,6 +245,40 @@ def test_a_truncated_plan_is_refused(machine, streams, tmp_path):
     path.write_bytes(b"")
     with pytest.raises(UserError, match=r"truncated or no plan at all .*Build the plan on this machine"):
         load_engine(path, trt=machine.trt, streams=streams)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Serialization assertion sizeRead == static_cast<uint64_t>(mEnd - mCurrent) failed.Size specified in header "
+        "does not match archive size",
+        "Serialization assertion plan->header.magicTag == rt::kPLAN_MAGIC_TAG failed.",
+    ],
+)
+def test_a_plan_cut_short_is_recognised_by_each_of_tensorrts_wordings(machine, streams, tmp_path, words):
+    def refuse(this, plan):
+        this._set["logger"].log(type(this._set["logger"]).Severity.ERROR, words)
+
+    machine.bindings.behaviours["Runtime.deserialize_cuda_engine"] = refuse
+    with pytest.raises(UserError, match="it is truncated or no plan at all"):
+        _load(machine, streams, tmp_path)
+
+
+def test_a_plan_that_is_not_there_is_named(machine, streams, tmp_path):
+    with pytest.raises(UserError, match=r"nowhere.plan: the plan cannot be read .*doit export_plan"):
+        load_engine(tmp_path / "nowhere.plan", trt=machine.trt, streams=streams)
+
+
+def test_no_contexts_at_all_are_refused_instead_of_waited_for(machine, streams, tmp_path):
+    with pytest.raises(UserError, match=r"tensorrt.concurrency: a plan runs in 1 context or more"):
+        _load(machine, streams, tmp_path, concurrency=0)
+
+
+def test_a_gpu_that_is_not_there_is_named(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(UserError, match=r"cuda:7: no such GPU .*2 GPUs"):
+        CudaStreams("cuda:7")
 
 
 def test_a_driver_that_does_not_start_is_named(machine, streams, tmp_path):
