@@ -46,7 +46,8 @@ def build_engine(trt: Any, request: PlanRequest, *, logger: Any, cache: TimingCa
     builder = start(trt.Builder, logger=logger)
     builder.max_threads = request.threads
     network = _network(trt, builder)
-    _parse(trt, network, request.onnx, logger)
+    parser = trt.OnnxParser(network, logger)  # owns the weights that the network points to until it is built
+    _parse(parser, request.onnx, logger)
     if request.label:
         network.name = request.label
     progress = BuildProgress()
@@ -58,7 +59,7 @@ def build_engine(trt: Any, request: PlanRequest, *, logger: Any, cache: TimingCa
     if plan is None:
         raise _failed(request, logger)
     cache.save_from(config)
-    return bytes(memoryview(plan))
+    return bytes(plan)
 
 
 def _network(trt: Any, builder: Any) -> Any:
@@ -67,9 +68,8 @@ def _network(trt: Any, builder: Any) -> Any:
     return builder.create_network(0 if flag is None else 1 << int(flag))
 
 
-def _parse(trt: Any, network: Any, path: Path, logger: Any) -> None:
+def _parse(parser: Any, path: Path, logger: Any) -> None:
     """From the file and not from bytes: only so are external weights found, and more than 2 GB possible."""
-    parser = trt.OnnxParser(network, logger)
     if parser.parse_from_file(str(path)):
         return
     errors = [_worded(parser.get_error(index)) for index in range(parser.num_errors)]

@@ -1,10 +1,9 @@
 """Kernel timings kept between builds: the second build of a similar plan takes a fraction of the time.
 
 One file per TensorRT version and GPU, for a cache of another one is of no use. It changes how long a build takes and
-never what is asked of it.
+never what is asked of it, nor whether the build succeeds.
 """
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ class TimingCache:
         """Give the builder's config what earlier builds measured; a file that TensorRT refuses is begun anew."""
         if self.path is None:
             return
-        content = self.path.read_bytes() if self.path.is_file() else b""
+        content = _read(self.path)
         if content and _give(config, content):
             self.state = "used"
             return
@@ -38,11 +37,22 @@ class TimingCache:
         cache = config.get_timing_cache() if self.path else None
         if self.path is None or cache is None:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{self.path}.lock"):
-            if self.path.is_file() and (others := config.create_timing_cache(self.path.read_bytes())):
-                cache.combine(others, False)
-            _replace(self.path, bytes(memoryview(cache.serialize())))
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{self.path}.lock"):
+                if others := config.create_timing_cache(_read(self.path)):
+                    cache.combine(others, False)
+                _replace(self.path, bytes(cache.serialize()))
+        except OSError as problem:
+            self.state += f", but it cannot be kept: {problem.strerror}"
+
+
+def _read(path: Path) -> bytes:
+    """What earlier builds left; a file that cannot be read costs time and no build."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
 
 
 def _give(config: Any, content: bytes) -> bool:
@@ -51,6 +61,10 @@ def _give(config: Any, content: bytes) -> bool:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        file.write(content)
-    Path(file.name).replace(path)
+    """By rename; under the file's lock, so the temporary name is nobody else's."""
+    temporary = path.with_name(f".{path.name}.new")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,10 +1,12 @@
 """A plan is built as asked on TensorRT 10 and 11, read back, and refused whenever something is not as asked."""
 
 import _thread
+import errno
 import os
 import signal
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import onnx
@@ -310,6 +312,53 @@ def test_timings_of_a_build_beside_this_one_are_not_lost(machine, tmp_path):
     machine.faults.on_step = lambda step: file.write_bytes(f"timings {machine.version} other".encode())
     _build(machine, job)
     assert file.read_bytes().split()[2:] == [b"other", b"tactic"]
+
+
+def test_timings_that_cannot_be_kept_cost_no_plan(machine, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    job = _job(tmp_path, timing_cache=str(tmp_path / "file" / "cache"))
+    assert _build(machine, job)["timing_cache"] == "begun, but it cannot be kept: Not a directory"
+    assert job.outputs["plan"].stat().st_size > 0
+
+
+def test_a_full_disk_leaves_the_kept_timings_and_the_plan(machine, tmp_path, monkeypatch):
+    job = _job(tmp_path, timing_cache=str(tmp_path / "cache"))
+    _build(machine, job)
+    (file,) = (tmp_path / "cache").glob("*.cache")
+    before = file.read_bytes()
+    write = Path.write_bytes
+
+    def full(path: Path, content: bytes) -> int:
+        if path.parent == file.parent:
+            write(path, content[:3])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert _build(machine, job)["timing_cache"] == "used, but it cannot be kept: No space left on device"
+    assert file.read_bytes() == before
+    assert {path.name for path in file.parent.iterdir()} == {file.name, f"{file.name}.lock"}
+
+
+def test_kept_timings_can_be_read_by_others(machine, tmp_path):
+    _build(machine, _job(tmp_path, timing_cache=str(tmp_path / "cache")))
+    (file,) = (tmp_path / "cache").glob("*.cache")
+    (tmp_path / "ordinary").touch()
+    assert file.stat().st_mode == (tmp_path / "ordinary").stat().st_mode
+
+
+def test_the_parser_lives_until_the_network_is_built(machine, tmp_path):
+    parsers = []
+    make = machine.bindings.behaviours["OnnxParser"]
+    build_network = machine.bindings.behaviours["Builder.build_serialized_network"]
+    machine.bindings.behaviours["OnnxParser"] = lambda this, *args: (
+        parsers.append(weakref.ref(this)),
+        make(this, *args),
+    )
+    machine.bindings.behaviours["Builder.build_serialized_network"] = lambda *args: (
+        build_network(*args) if parsers[0]() else pytest.fail("the network's weights are gone")
+    )
+    _build(machine, _job(tmp_path))
 
 
 def test_a_build_without_a_cache_folder_keeps_no_timings(machine, tmp_path):
