@@ -42,9 +42,8 @@ class Gpu:
 def gpus(*, environ: Mapping[str, str] = os.environ) -> list[Gpu]:
     """The GPUs a CUDA program started now would see, in its order.
 
-    CUDA numbers different GPUs by speed unless CUDA_DEVICE_ORDER=PCI_BUS_ID; the driver numbers them by bus. On a
-    machine with unlike GPUs only that setting makes an index in CUDA_VISIBLE_DEVICES mean the same here and there
-    (a plan's build checks its GPU again, so a mix-up is an error and never a wrong plan).
+    The driver numbers GPUs by bus, CUDA by speed unless CUDA_DEVICE_ORDER=PCI_BUS_ID. The worker sets that, so on a
+    machine with unlike GPUs an index in CUDA_VISIBLE_DEVICES means the same here and where a plan is built.
     """
     return visible(installed_gpus(), environ.get("CUDA_VISIBLE_DEVICES"))
 

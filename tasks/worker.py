@@ -102,6 +102,7 @@ def _build(order: Order) -> Outcome:
 
 def _act(job: Job, workdir: Path, folder: Path) -> dict[str, Any]:
     module, _, function = job.action.partition(":")
+    os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # as tasks.devices names them; by default CUDA sorts by speed
     _use_threads(job.threads)
     private = {role: workdir / path.relative_to(folder) for role, path in job.outputs.items()}
     for path in private.values():

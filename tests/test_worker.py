@@ -57,6 +57,16 @@ def test_a_built_step_leaves_the_artifact_and_its_receipt_and_nothing_else(tmp_p
     assert left_in(tmp_path) == ["out.bin", "out.bin.receipt.json"]
 
 
+def test_gpus_are_numbered_by_bus_whatever_the_environment_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
+    run_order(order(tmp_path, "tell_the_order_of_gpus"))
+    receipt = Receipt.read(tmp_path / "a" / "out.bin.receipt.json")
+    assert receipt is not None
+    assert receipt.facts == {"order": "PCI_BUS_ID"}
+
+
 def test_the_receipt_tells_what_went_in_and_what_came_out(tmp_path: Path) -> None:
     run_order(order(tmp_path))
     receipt = Receipt.read(tmp_path / "a" / "out.bin.receipt.json")

@@ -59,6 +59,11 @@ def chatter(job: Job) -> dict[str, Any]:
     return write(job)
 
 
+def tell_the_order_of_gpus(job: Job) -> dict[str, Any]:
+    write(job)
+    return {"order": os.environ.get("CUDA_DEVICE_ORDER")}
+
+
 def sleep_long(job: Job) -> dict[str, Any]:
     write(job)
     time.sleep(60)
