@@ -98,7 +98,8 @@ class Workflow:
         for line in doctor.report([run.step for run in self.runs]):
             print(line)
         for run in self.runs:
-            if run.step.stage == "preflight" and all(path.is_file() for path in run.step.inputs.values()):
+            wanted = run.step.stage == "preflight" and not run.step.skip
+            if wanted and all(path.is_file() for path in run.step.inputs.values()):
                 failure = self._perform(run)
                 print(f"{run.step.task}: {failure.get_msg() if failure else 'nothing speaks against a plan'}")
 

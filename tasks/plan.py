@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tasks.context import Context, Machine, candidates, training
 from tasks.errors import ConfigError
-from tasks.schema import Component, Config, Format, Mode
+from tasks.schema import Component, Config, Format
 from tasks.stages import export_jit, export_onnx, export_vllm, record, verification, verify_vllm
 from tasks.step import Skip, Step
 from tasks.tensorrt_stages import export_plan, preflight, verify_plan
@@ -81,7 +81,7 @@ def _exports(context: Context, component: Component) -> Iterator[Step]:
     if Format.onnx in component.formats or Format.tensorrt in component.formats:
         yield (export := export_onnx(context, component))
         yield verification(context, component, export, runtime="tasks.runtimes.onnxruntime_session")
-        if Format.tensorrt in component.formats and context.config.tensorrt.mode is not Mode.off:
+        if Format.tensorrt in component.formats:
             yield (tried := preflight(context, component, export))
             yield (build := export_plan(context, component, export, tried))
             yield verify_plan(context, component, build)

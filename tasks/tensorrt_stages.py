@@ -11,6 +11,8 @@ from tasks.stages import verification
 from tasks.step import Skip, Step
 from tasks.values import plain
 
+OFF = Skip("tensorrt.mode=off: no plans are wanted", "Say tensorrt.mode=auto", refuses=True)
+
 # Settings of TensorRT that decide whether, where and how fast, not what is in the file.
 NOT_IN_A_PLAN = ("mode", "timing_cache", "concurrency")
 TRIED_BEFORE = ("profile", "profiles")  # those that preflight tries
@@ -25,6 +27,7 @@ def preflight(context: Context, component: Component, export: Step) -> Step:
         outputs={"report": context.paths.preflight(export.outputs["onnx"])},
         params=_preflight_params(context, component),
         libraries=("onnx", "onnxruntime-gpu"),
+        skip=OFF if context.config.tensorrt.mode is Mode.off else None,
     )
 
 
@@ -73,6 +76,8 @@ def _preflight_params(context: Context, component: Component) -> dict[str, Any]:
 
 def _skip_if(context: Context, obstacle: tuple[str, str] | None) -> Skip | None:
     """What stands in the way of plans is an error only where they are required."""
+    if context.config.tensorrt.mode is Mode.off:
+        return OFF
     if obstacle is None or context.config.tensorrt.mode is Mode.required:
         return None
     return Skip(*obstacle, refuses=True)

@@ -134,9 +134,16 @@ def test_a_plan_of_another_tensorrt_or_gpu_is_another_step() -> None:
     assert steps(*COSYVOICE2, machine=replace(GPU, gpu="l40s-sm89"))[task].outputs != old.outputs
 
 
-def test_required_plans_are_not_skipped_and_with_off_there_are_none() -> None:
+def test_required_plans_are_not_skipped() -> None:
     assert steps(*COSYVOICE2, "tensorrt.mode=required")[f"export_plan:{ESTIMATOR}"].skip is None
-    assert not [task for task in steps(*COSYVOICE2, "tensorrt.mode=off") if "plan" in task]
+
+
+@pytest.mark.parametrize("stage", ["preflight", "export_plan", "verify_plan"])
+def test_with_plans_turned_off_their_steps_say_so_also_where_they_could_be_built(stage: str) -> None:
+    skip = steps(*COSYVOICE2, "tensorrt.mode=off", machine=GPU)[f"{stage}:{ESTIMATOR}"].skip
+    assert skip is not None
+    assert skip.text == "tensorrt.mode=off: no plans are wanted. Say tensorrt.mode=auto"
+    assert skip.refuses
 
 
 def test_an_axis_is_a_parameter_only_of_steps_whose_tensors_have_it() -> None:
