@@ -18,6 +18,7 @@ API = Path(__file__).parent / "golden" / "tensorrt_api"
 VERSIONS = ("10.13.3", "11.4.0")
 SEVERITIES = ("INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE")
 LONGEST_NAME = 128
+BUILTIN = {"str": str, "bool": bool, "float": float, "tuple": tuple, "list": list, "object": object}
 MADE = object()  # what the simulation passes to make an instance of a class that has no constructor
 
 Behaviour = Callable[..., Any]
@@ -146,9 +147,9 @@ def _refusing_setattr(owner: str, members: Mapping[str, Any]) -> Behaviour:
     """A C++ object takes assignments to its settable properties only; a Python subclass takes its own as well."""
 
     def assign(this: Any, name: str, value: Any) -> None:
-        facts = members.get(name, {})
-        if not facts and type(this).__name__ == owner:
-            raise AttributeError(f"'tensorrt.{owner}' object has no attribute '{name}'")
+        is_property = members.get(name, {}).get("kind") == "property"
+        if not is_property and type(this).__name__ == owner:
+            raise AttributeError(f"'tensorrt.{owner}' object has no attribute '{name}' that can be set")
         object.__setattr__(this, name, value)
 
     return assign
@@ -203,8 +204,9 @@ class _Signature:
         if kind.startswith("ILogger.") or kind in self.bindings.classes:
             expected = self.bindings.classes.get(kind, enum.Enum)
             return isinstance(value, expected)
-        builtin = {"str": str, "bool": bool, "float": float, "tuple": tuple, "list": list}.get(kind, object)
-        return isinstance(value, builtin)
+        if kind in BUILTIN:
+            return isinstance(value, BUILTIN[kind])
+        return isinstance(value, _Instance) or value is None  # of a class that the files name and do not describe
 
 
 def _split(text: str) -> list[str]:

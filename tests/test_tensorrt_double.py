@@ -66,6 +66,20 @@ def test_wrong_arguments_are_refused(trt):
             call()
 
 
+def test_arguments_of_classes_that_the_files_only_name_are_no_gap():
+    machine = Machine()
+    engine = machine.made("ICudaEngine")
+    for strategy in ("STATIC", 0, machine.trt.TensorIOMode.INPUT):
+        with pytest.raises(TypeError, match="incompatible function arguments"):
+            engine.create_execution_context(strategy)
+
+
+def test_a_method_cannot_be_assigned_to(trt):
+    builder = trt.Builder(trt.Logger())
+    with pytest.raises(AttributeError):
+        builder.create_network = None
+
+
 def test_keywords_and_defaults_are_those_of_the_bindings(trt):
     builder = trt.Builder(logger=trt.Logger())
     builder.create_network()
