@@ -1,6 +1,5 @@
 """Shows how far a build is and stops it on Ctrl-C, through TensorRT's progress monitor."""
 
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -8,7 +7,7 @@ from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
 from typing import Any, Protocol, TypeVar
 
-from tasks.progress import LOG_EVERY_SECONDS
+from tasks.progress import LOG_EVERY_SECONDS, say, stream
 
 T = TypeVar("T")
 
@@ -34,7 +33,7 @@ class BuildProgress:
 
     def __init__(self, display: Display | None = None) -> None:
         self.failure: Exception | None = None
-        self._display = display or (Bars() if sys.stderr.isatty() else Lines())
+        self._display = display or (Bars() if stream().isatty() else Lines())
         self._cancelled, self._lock = threading.Event(), threading.Lock()
         self._depths: dict[str, int] = {}
 
@@ -125,7 +124,9 @@ class Bars:
     def start(self, phase: str, *, depth: int, steps: int) -> None:
         from tqdm import tqdm
 
-        self._bars[phase] = tqdm(total=steps, desc=phase, position=depth, leave=False, dynamic_ncols=True)
+        self._bars[phase] = tqdm(
+            total=steps, desc=f"        {phase}", position=depth, leave=False, dynamic_ncols=True, file=stream()
+        )
 
     def advance(self, phase: str, *, done: int) -> None:
         if bar := self._bars.get(phase):
@@ -149,7 +150,7 @@ class Lines:
     def advance(self, phase: str, *, done: int) -> None:
         if time.monotonic() - self._last >= LOG_EVERY_SECONDS:
             self._last = time.monotonic()
-            print(f"        TensorRT: {phase} {done}/{self._steps.get(phase, '?')}", file=sys.stderr, flush=True)
+            say(f"TensorRT: {phase} {done}/{self._steps.get(phase, '?')}")
 
     def finish(self, phase: str) -> None:
         self._steps.pop(phase, None)

@@ -2,6 +2,7 @@
 
 import _thread
 import errno
+import io
 import os
 import signal
 import threading
@@ -12,6 +13,7 @@ from pathlib import Path
 import onnx
 import pytest
 
+from tasks import progress
 from tasks.actions.build_plan import build, run
 from tasks.actions.plan_inspection import read_inspection
 from tasks.actions.plan_progress import BuildProgress, Lines, progress_monitor, run_cancellable
@@ -402,6 +404,20 @@ def test_a_display_that_fails_ends_the_build_with_its_error():
     assert monitor.step_complete("Build", 0) is False
     with pytest.raises(OSError, match="terminal is gone"):
         run_cancellable(lambda: None, progress=progress)
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("where", "shown"), [(_Terminal, "Building Engine: "), (io.StringIO, "TensorRT: Building")])
+def test_progress_is_shown_where_a_step_shows_its_own_and_not_in_its_log(tmp_path, monkeypatch, capfd, where, shown):
+    monkeypatch.setattr("tasks.actions.plan_progress.LOG_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr("tasks.progress._stream", where())
+    _build(Machine(), _job(tmp_path))
+    assert shown in progress.stream().getvalue()
+    assert capfd.readouterr().err == ""
 
 
 def test_phases_are_nested_under_their_parents():
