@@ -101,7 +101,7 @@ class Workflow:
             wanted = run.step.stage == "preflight" and not run.step.skip
             if wanted and all(path.is_file() for path in run.step.inputs.values()):
                 failure = self._perform(run)
-                print(f"{run.step.task}: {failure.get_msg() if failure else 'nothing speaks against a plan'}")
+                print(f"{run.step.task}: {failure.get_msg() if failure else doctor.verdict(run.step)}")
 
     def _group(self, stages: Sequence[str]) -> dict[str, Any]:
         """Everything in these stages that can be done here; the reporter names what cannot."""

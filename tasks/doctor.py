@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from tasks import devices
+from tasks.receipt import Receipt
 from tasks.staleness import library_version
 from tasks.step import Step
 
@@ -32,6 +33,16 @@ def report(steps: Sequence[Step]) -> Iterator[str]:
     for step in skipped:
         if step.skip:
             yield f"  {step.task}: {step.skip.text}."
+
+
+def verdict(step: Step) -> str:
+    """What a preflight that has passed found, from its receipt: warnings, and the largest profile's memory."""
+    receipt = Receipt.read(step.receipt)
+    if receipt is None:
+        return "not tried"
+    peak = max(corner["peak_mib"] for profile in receipt.facts["memory"] for corner in profile.values())
+    found = receipt.facts["warnings"] or ["nothing speaks against a plan"]
+    return f"{'; '.join(found)}; activations take about {peak:,.0f} MiB at most"
 
 
 def _devices() -> Iterator[str]:

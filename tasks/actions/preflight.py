@@ -15,7 +15,7 @@ from tasks.actions.preflight_operators import check_operators
 from tasks.errors import UserError
 from tasks.job import Job
 from tasks.profiles import complete_profiles
-from tasks.progress import progress
+from tasks.progress import progress, say
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -39,12 +39,14 @@ def run(job: Job) -> dict[str, Any]:
     del model  # its weights would be held twice while the corners run
     corners = run_corners(onnx, graph, component, profiles, memory=memory, threads=job.threads, watch=progress)
     _refuse([line for corner in corners for line in corner.problems], job)
-    facts = {
+    facts: dict[str, Any] = {
         "profiles": [{axis: list(sizes) for axis, sizes in profile.items()} for profile in profiles],
         "corners": [corner.told() for corner in corners],
         "memory": [estimate.told() for estimate in memory],
         "warnings": [*operators.warnings, *(line for estimate in memory for line in estimate.warnings())],
     }
+    for line in facts["warnings"]:
+        say(f"warning: {line}")
     job.outputs["report"].write_text(json.dumps({"step": job.step, **facts}, indent=1) + "\n")
     return facts
 

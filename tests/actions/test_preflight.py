@@ -1,5 +1,6 @@
 """Preflight finds, without a GPU, what would make a long build fail or a plan useless."""
 
+import io
 import json
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from tasks import progress
 from tasks.actions import export_onnx
 from tasks.actions.plan_graph import describe_graph, load_graph
 from tasks.actions.preflight import run
@@ -178,6 +180,12 @@ def test_a_format_the_operator_is_not_read_for_is_a_warning():
 
 def test_an_opset_newer_than_the_table_is_a_warning():
     assert "opset 23 is outside 9 to 20" in check_operators(small_estimator(opset=23)).warnings[0]
+
+
+def test_warnings_are_shown_where_the_step_shows_its_progress(tmp_path, monkeypatch):
+    monkeypatch.setattr("tasks.progress._stream", io.StringIO())
+    run(_job(tmp_path, small_estimator(opset=21)))
+    assert "warning: opset 21 is outside 9 to 20" in progress.stream().getvalue()
 
 
 def test_the_operator_table_holds_the_published_facts():
