@@ -6,7 +6,7 @@ from typing import Any
 
 from tasks.opsets import OPSETS, obstacle
 from tasks.profiles import profile_problems
-from tasks.schema import Config, Exporter, Mode
+from tasks.schema import Config, Exporter, Format, Mode
 from tasks.values import plain
 
 FOLDER_NAME = re.compile(r"\w[\w.-]*")
@@ -75,7 +75,16 @@ def _axis_problems(config: Config) -> Iterator[str]:
     if broken or config.tensorrt.mode is Mode.off:
         yield from broken
     else:
-        yield from profile_problems(plain(config.model.axes), plain(config.tensorrt))
+        yield from _profile_problems(config)
+
+
+def _profile_problems(config: Config) -> Iterator[str]:
+    """Plans have the axes of the components that become plans, not all of the model's."""
+    built = [component for component in config.model.components.values() if Format.tensorrt in component.formats]
+    names = {size for component in built for tensor in component.inputs.values() for size in tensor.shape}
+    axes = {name: axis for name, axis in plain(config.model.axes).items() if name in names}
+    if built:
+        yield from profile_problems(axes, plain(config.tensorrt))
 
 
 def _broken_axes(config: Config) -> Iterator[str]:

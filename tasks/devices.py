@@ -19,7 +19,7 @@ PROC = Path("/proc/driver/nvidia")
 QUERY = "index,name,compute_cap,driver_version,uuid"
 LOADER_CACHE = Path("/etc/ld.so.cache")
 DISTRIBUTIONS = ("tensorrt", "tensorrt_cu13", "tensorrt_cu12")
-NO_TENSORRT = "pip install 'voxkiln[tensorrt]'"
+NO_TENSORRT = "Run pip install 'voxkiln[tensorrt]'"
 
 
 @dataclass(frozen=True)
@@ -183,11 +183,11 @@ def run_obstacle() -> tuple[str, str] | None:
     if obstacle := plan_obstacle():
         return obstacle
     if metadata.version("torch").endswith("+cpu"):
-        return "this PyTorch is built without CUDA", "install torch from the CUDA index of download.pytorch.org"
+        return "this PyTorch is built without CUDA", "Install torch from the CUDA index of download.pytorch.org"
     return None
 
 
 def _no_gpu(*, hidden: bool) -> tuple[str, str]:
     if hidden:
-        return "CUDA_VISIBLE_DEVICES hides every GPU of this machine", "name a GPU in CUDA_VISIBLE_DEVICES or unset it"
-    return "no NVIDIA GPU on this machine", "run this step on the GPU that will serve the plan"
+        return "CUDA_VISIBLE_DEVICES hides every GPU of this machine", "Name a GPU in CUDA_VISIBLE_DEVICES or unset it"
+    return "no NVIDIA GPU on this machine", "Run this step on the GPU that will serve the plan"

@@ -34,15 +34,14 @@ def profile_problems(axes: Mapping[str, Any], settings: Mapping[str, Any]) -> li
     if malformed:
         return malformed
     complete = complete_profiles(axes, settings)
-    named = bool(given["profiles"])
-    wheres = [f"tensorrt.profiles[{index}]" if named else "tensorrt.profile" for index in range(len(complete))]
     lines = [
         line
-        for where, profile in zip(wheres, complete, strict=True)
+        for index, profile in enumerate(complete)
         for axis, sizes in profile.items()
-        for line in _range_problems(f"{where}.{axis}", sizes, axes[axis])
+        for line in _range_problems(_setting(settings, index, axis), sizes, axes[axis])
     ]
-    return lines + [f"{wheres[i]}: the same as {wheres[j]}" for i, j in _repeated(complete)]
+    repeated = [f"tensorrt.profiles[{i}]: the same as tensorrt.profiles[{j}]" for i, j in _repeated(complete)]
+    return [*dict.fromkeys(lines), *repeated]
 
 
 def _range(axis: Mapping[str, Any]) -> Range:
@@ -58,9 +57,17 @@ def _malformed(axes: Mapping[str, Any], profiles: Sequence[Mapping[str, Any]], *
         where = f"tensorrt.{key}" if key == "profile" else f"tensorrt.{key}[{index}]"
         for axis, sizes in profile.items():
             if axis not in axes:
-                yield f"{where}.{axis}: no such axis; the model has {', '.join(sorted(axes))}"
+                yield f"{where}.{axis}: no such axis; what becomes a plan has {', '.join(sorted(axes))}"
             elif not _three_integers(sizes):
                 yield f"{where}.{axis}={sizes}: needs three whole numbers [min, opt, max]"
+
+
+def _setting(settings: Mapping[str, Any], index: int, axis: str) -> str:
+    """The setting that a range of a completed profile comes from."""
+    profiles = settings.get("profiles") or [{}]
+    if axis in profiles[index]:
+        return f"tensorrt.profiles[{index}].{axis}"
+    return f"tensorrt.profile.{axis}" if axis in (settings.get("profile") or {}) else f"model.axes.{axis}"
 
 
 def _three_integers(sizes: Any) -> bool:

@@ -79,6 +79,11 @@ def test_an_unknown_model_is_refused_with_the_known_ones() -> None:
         ("model.name=", "model.name=: names a folder of artifacts"),
         ("verify.seed=99999999999999999999", "verify.seed=99999999999999999999: out of range"),
         ("hydra.run.dir=x", "Hydra's own settings have no effect here"),
+        (
+            "tensorrt.profile.tokens=[4,5,6]",
+            "tensorrt.profile.tokens: no such axis; what becomes a plan has batch, frames",
+        ),
+        ("model.axes.batch.max=33", "model.axes.batch=[2, 2, 33]: 33 not a multiple of 2"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_named(word: str, part: str) -> None:

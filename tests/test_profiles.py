@@ -38,7 +38,10 @@ def test_sound_profiles_have_no_problem():
         ({"profile": {"frames": [500, 4, 3000]}}, "tensorrt.profile.frames=[500, 4, 3000]: needs min <= opt <= max"),
         ({"profile": {"batch": [2, 3, 4]}}, "tensorrt.profile.batch=[2, 3, 4]: 3 not a multiple of 2"),
         ({"profile": {"frames": [1, 4, 8]}}, "tensorrt.profile.frames=[1, 4, 8]: min is below 2, the smallest size"),
-        ({"profile": {"frame": [4, 5, 6]}}, "tensorrt.profile.frame: no such axis; the model has batch, frames"),
+        (
+            {"profile": {"frame": [4, 5, 6]}},
+            "tensorrt.profile.frame: no such axis; what becomes a plan has batch, frames",
+        ),
         ({"profile": {"frames": [4, 500]}}, "tensorrt.profile.frames=[4, 500]: needs three whole numbers"),
         ({"profile": {"frames": "4,5,6"}}, "tensorrt.profile.frames=4,5,6: needs three whole numbers"),
         ({"profile": {"frames": [4, 5.5, 6]}}, "needs three whole numbers"),
@@ -51,6 +54,20 @@ def test_an_impossible_profile_is_refused_by_its_settings_name(settings, expecte
     problems = profile_problems(AXES, settings)
     assert len(problems) == 1
     assert problems[0].startswith(expected) or expected in problems[0]
+
+
+def test_a_range_that_the_axis_table_gives_is_refused_by_the_tables_name():
+    odd = AXES | {"batch": {"min": 2, "opt": 2, "max": 33, "multiple_of": 2}}
+    several = {"profile": {"frames": [4, 8, 9]}, "profiles": [{"frames": [4, 5, 6]}, {"frames": [4, 5, 7]}]}
+    for settings in ({}, {"profile": {"frames": [4, 5, 6]}}, several):
+        (problem,) = profile_problems(odd, settings)
+        assert problem.startswith("model.axes.batch=[2, 2, 33]: 33 not a multiple of 2")
+
+
+def test_a_range_that_every_profile_takes_over_is_refused_once_and_by_its_own_name():
+    settings = {"profile": {"batch": [2, 3, 4]}, "profiles": [{"frames": [4, 5, 6]}, {"frames": [4, 5, 7]}]}
+    (problem,) = profile_problems(AXES, settings)
+    assert problem.startswith("tensorrt.profile.batch=[2, 3, 4]")
 
 
 def test_all_problems_are_told_at_once():
