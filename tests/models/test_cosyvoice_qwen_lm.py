@@ -121,15 +121,25 @@ def test_no_stop_token_comes_before_the_shortest_length(family, monkeypatch):
     assert len(list(tokens)) == 2 * case.inputs["text"].size(1)
 
 
-def test_inference_of_a_prompt_without_an_instruction_says_how_to_write_one():
+def test_an_instruction_may_begin_the_text_where_there_is_no_prompt(greedy):
+    """As a text in another language than the speaker's is given: its prompt is left out, the instruction is not."""
     case = golden_case("cosyvoice3", "lm_inference_prompt")
+    model, ratios = greedy("cosyvoice3", cap=13), {"max_token_text_ratio": 2, "min_token_text_ratio": 1}
+    text = torch.cat([case.inputs["prompt_text"], case.inputs["text"]], dim=1)
+    nothing = text[:, :0]
+    speech = {"prompt_speech_token": case.inputs["prompt_speech_token"]}
+    apart = model.inference(**case.inputs, sampling=25, max_token_text_ratio=4, min_token_text_ratio=2)
+    at_once = model.inference(text=text, prompt_text=nothing, **speech, sampling=25, **ratios)
+    assert list(at_once)[:8] == list(apart)[:8]
+
+
+@pytest.mark.parametrize("method", ["inference", "inference_bistream"])
+def test_a_text_without_an_instruction_is_refused_with_how_to_write_one(method):
+    case, model = golden_case("cosyvoice3", "lm_inference_prompt"), language_model("cosyvoice3")
     inputs = {**case.inputs, "prompt_text": case.inputs["prompt_text"][:, :2]}
-    with pytest.raises(UserError, match=r"<\|endofprompt\|>"):
-        list(
-            language_model("cosyvoice3").inference(
-                **inputs, sampling=25, max_token_text_ratio=4, min_token_text_ratio=2
-            )
-        )
+    limits = {"max_token_text_ratio": 4} | ({"min_token_text_ratio": 2} if method == "inference" else {})
+    with pytest.raises(UserError, match=r"no <\|endofprompt\|>.*You are a helpful assistant"):
+        list(getattr(model, method)(**inputs, sampling=25, **limits))
 
 
 @FAMILIES

@@ -60,19 +60,27 @@ class CosyVoice3LM(QwenSpeechLM):
         rows = without_padding(batch["instruct_token"], batch["instruct_token_len"])
         return [self.llm.embed_text(tokens) for tokens in rows]
 
+    def require_instruction(self, text: Tensor) -> None:
+        """See QwenSpeechLM: an instruction and its end token are part of every text that this model was trained on."""
+        self._end_of_instruction(text, "text")
+
     def split_prompt(self, prompt_text: Tensor) -> tuple[Tensor, Tensor]:
         """The instruction, its end token included, precedes the turns.
 
         Raises:
             UserError: the prompt has no instruction.
         """
-        ends = (prompt_text[0] == self.end_of_prompt).nonzero()
+        start = self._end_of_instruction(prompt_text, "prompt_text")
+        return prompt_text[:, :start], prompt_text[:, start:]
+
+    def _end_of_instruction(self, text: Tensor, where: str) -> int:
+        """The position after the end token in a text [1, n]."""
+        ends = (text[0] == self.end_of_prompt).nonzero()
         if len(ends) == 0:
             raise UserError(
-                "the prompt text has no <|endofprompt|> token",
-                where="prompt_text",
-                value=prompt_text[0].tolist(),
+                "there is no <|endofprompt|> token",
+                where=where,
+                value=text[0].tolist(),
                 remedy="Begin it with an instruction, such as 'You are a helpful assistant.<|endofprompt|>'",
             )
-        start = int(ends[0]) + 1
-        return prompt_text[:, :start], prompt_text[:, start:]
+        return int(ends[0]) + 1

@@ -74,6 +74,13 @@ class QwenSpeechLM(ServedLM):
         """Embedded instruction [n, width] of each sample of a training batch."""
         raise NotImplementedError
 
+    def require_instruction(self, text: Tensor) -> None:
+        """Refuse a text [1, n], that of the prompt included, which lacks what the model has always seen in it.
+
+        Raises:
+            UserError: it does.
+        """
+
     def split_prompt(self, prompt_text: Tensor) -> tuple[Tensor, Tensor]:
         """Prompt text [1, n] as what precedes every turn and what takes part in them."""
         raise NotImplementedError
@@ -141,19 +148,20 @@ class QwenSpeechLM(ServedLM):
 
         Args:
             text: [1, texts], what to say.
-            prompt_text: [1, n], what the prompt says (CosyVoice 3: after its instruction).
+            prompt_text: [1, n], what the prompt says (CosyVoice 3: after an instruction, which begins the text itself
+                where there is no prompt).
             prompt_speech_token: [1, n], the prompt's speech tokens.
             sampling: handed on to the sampler.
             max_token_text_ratio: most speech tokens per text token of ``text``.
             min_token_text_ratio: fewest, before which the end is not considered.
         """
         sos, task = (row[None] for row in self.special_rows())
-        prompt = torch.cat(self.split_prompt(prompt_text), dim=1)
-        spoken = self.llm.embed_text(torch.cat([prompt, text], dim=1))
+        spoken = torch.cat([prompt_text, text], dim=1)
+        self.require_instruction(spoken)
         yield from spoken_tokens(
             Sampling(self.sampling, sampling, frozenset(self.special.stops)),
             self.steps(),
-            torch.cat([sos, spoken, task, self.speech_embedding(prompt_speech_token)], dim=1),
+            torch.cat([sos, self.llm.embed_text(spoken), task, self.speech_embedding(prompt_speech_token)], dim=1),
             self.speech_embedding,
             shortest=int(text.size(1) * min_token_text_ratio),
             longest=int(text.size(1) * max_token_text_ratio),
