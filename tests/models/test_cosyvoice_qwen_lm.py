@@ -183,6 +183,23 @@ def test_a_missing_qwen_folder_is_named(tmp_path):
         Qwen2Encoder(pretrain_path=tmp_path / "CosyVoice-BlankEN")
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "got list"),
+        ('{"model_type": "llama"}', "got llama"),
+        ('{"hidden_size": "wide"}', "hidden_size"),
+        ('{"hidden_act": "none such"}', "none such"),
+        ('{"hidden_size": 8, "vocab_size": 9, "pad_token_id": 151643}', "adding_idx"),
+    ],
+)
+def test_a_configuration_that_describes_no_qwen2_is_refused_with_its_file(tmp_path, text, reason):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(UserError, match=rf"(?s)config\.json: .*{reason}"):
+        Qwen2Encoder(pretrain_path=tmp_path)
+
+
 def test_a_missing_library_is_named_with_the_command_that_installs_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(UserError, match=r"pip install 'voxkiln\[llm\]'"):

@@ -1,5 +1,6 @@
 """The transformer of the CosyVoice 2 and 3 language models: Qwen2 of the ``transformers`` library, fed with rows."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ from torch import Tensor, nn
 
 from tasks.errors import UserError
 from tasks.models.cosyvoice.masks import valid_mask
+
+MODEL_TYPE = "qwen2"
 
 
 class Qwen2Encoder(nn.Module):
@@ -18,17 +21,22 @@ class Qwen2Encoder(nn.Module):
             those of the language model's checkpoint contain them.
 
     Raises:
-        UserError: ``transformers`` or the folder is missing.
+        UserError: ``transformers`` or the folder is missing, or its configuration is not that of a Qwen2.
     """
 
     def __init__(self, *, pretrain_path: str | Path) -> None:
         super().__init__()
-        library = _transformers()
-        config = library.Qwen2Config.from_pretrained(_with_config(Path(pretrain_path)), local_files_only=True)
-        self.model = library.Qwen2ForCausalLM(config)
-        # Loaders build on the meta device, and rotation frequencies are in no checkpoint: they must be real at once.
-        with torch.device("cpu"):
-            self._backbone.rotary_emb = type(self._backbone.rotary_emb)(config)
+        file = Path(pretrain_path) / "config.json"
+        library, described = _transformers(), _described(file)
+        try:
+            config = library.Qwen2Config.from_dict(described)
+            self.model = library.Qwen2ForCausalLM(config)
+            # Loaders build on the meta device, and rotation frequencies are in no checkpoint: they must be real.
+            with torch.device("cpu"):
+                self._backbone.rotary_emb = type(self._backbone.rotary_emb)(config)
+        except Exception as error:  # the library raises whatever its many checks raise
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise _unusable(file, reason) from error
 
     def forward(self, rows: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Hidden states after the final norm.
@@ -69,11 +77,23 @@ def _transformers() -> Any:
     return transformers
 
 
-def _with_config(folder: Path) -> Path:
-    if not (folder / "config.json").is_file():
+def _described(file: Path) -> dict[str, Any]:
+    if not file.is_file():
         raise UserError(
             "the Qwen2 configuration of the language model is missing",
-            where=folder / "config.json",
+            where=file,
             remedy="Download the model's CosyVoice-BlankEN folder, or set qwen_pretrain_path to it",
         )
-    return folder
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError("is not JSON", where=file, value=error, remedy="Copy or download it again") from error
+    if not isinstance(content, dict) or content.get("model_type", MODEL_TYPE) != MODEL_TYPE:
+        raise _unusable(file, content.get("model_type") if isinstance(content, dict) else type(content).__name__)
+    return content
+
+
+def _unusable(file: Path, value: object) -> UserError:
+    return UserError(
+        "is not a Qwen2 configuration", where=file, value=value, remedy="Use the file that was published with the model"
+    )
