@@ -26,10 +26,7 @@ BATCH = "loss_llm_unistream"
 
 @cache
 def language_model(family: str) -> nn.Module:
-    model = load_part("llm", config=config_of(family), weights=weights_of(family, "llm"))
-    if family == "cosyvoice3":
-        model.end_of_prompt = golden_record(family)["endofprompt_id"]
-    return model
+    return load_part("llm", config=config_of(family), weights=weights_of(family, "llm"))
 
 
 @pytest.fixture
@@ -48,6 +45,10 @@ def test_special_tokens_are_the_published_ones(family):
     special, published = language_model(family).special, golden_record(family)["ids"]
     assert (special.eos, special.fill) == (published["eos"], published["fill"])
     assert [special.stops[0], special.stops[-1]] == published["stop_token_ids"]
+
+
+def test_the_end_of_an_instruction_is_what_the_folders_tokenizer_makes_of_it():
+    assert language_model("cosyvoice3").end_of_prompt == golden_record("cosyvoice3")["endofprompt_id"]
 
 
 @FAMILIES

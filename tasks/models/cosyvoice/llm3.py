@@ -1,25 +1,24 @@
 """The language model of CosyVoice 3: that of CosyVoice 2 with instructions and one vocabulary for speech and marks."""
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 from torch import Tensor, nn
 
 from tasks.errors import UserError
 from tasks.models.cosyvoice.qwen2_encoder import Qwen2Encoder
 from tasks.models.cosyvoice.qwen_lm import QwenSpeechLM, SpecialTokens
+from tasks.models.cosyvoice.qwen_tokenizer import QwenTokenizer
 from tasks.models.cosyvoice.speech_lm import Sampler, without_padding
 
 _MARKS = 200
-_END_OF_PROMPT = 151646
+_END_OF_PROMPT = "<|endofprompt|>"
 
 
 class CosyVoice3LM(QwenSpeechLM):
     """[start][instruction][text][task][speech tokens]; start and task are rows of the speech embedding.
 
     Arguments as in Qwen2LM.
-
-    Attributes:
-        end_of_prompt: text token that ends the instruction, <|endofprompt|> in the published tokenizer.
     """
 
     def __init__(
@@ -46,9 +45,18 @@ class CosyVoice3LM(QwenSpeechLM):
             lsm_weight=lsm_weight,
             mix_ratio=mix_ratio,
         )
-        self.end_of_prompt = _END_OF_PROMPT
         self.llm_decoder = nn.Linear(llm_output_size, tokens, bias=False)
         self.speech_embedding = nn.Embedding(tokens, llm_input_size)
+
+    @cached_property
+    def end_of_prompt(self) -> int:
+        """The text token that ends an instruction: 151646 in the published vocabulary, another one in any other.
+
+        Raises:
+            UserError: the language model's folder has no tokenizer.
+        """
+        (token,) = QwenTokenizer(token_path=self.llm.folder, version="cosyvoice3").encode(_END_OF_PROMPT)
+        return token
 
     def special_rows(self) -> tuple[Tensor, Tensor]:
         """See ServedLM."""
@@ -78,9 +86,9 @@ class CosyVoice3LM(QwenSpeechLM):
         ends = (text[0] == self.end_of_prompt).nonzero()
         if len(ends) == 0:
             raise UserError(
-                "there is no <|endofprompt|> token",
+                f"there is no {_END_OF_PROMPT} token",
                 where=where,
                 value=text[0].tolist(),
-                remedy="Begin it with an instruction, such as 'You are a helpful assistant.<|endofprompt|>'",
+                remedy=f"Begin it with an instruction, such as 'You are a helpful assistant.{_END_OF_PROMPT}'",
             )
         return int(ends[0]) + 1

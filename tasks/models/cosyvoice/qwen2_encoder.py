@@ -22,11 +22,15 @@ class Qwen2Encoder(nn.Module):
 
     Raises:
         UserError: ``transformers`` or the folder is missing, or its configuration is not that of a Qwen2.
+
+    Attributes:
+        folder: that folder; the text tokenizer's files lie in it, too.
     """
 
     def __init__(self, *, pretrain_path: str | Path) -> None:
         super().__init__()
-        file = Path(pretrain_path) / "config.json"
+        self.folder = Path(pretrain_path)
+        file = self.folder / "config.json"
         library, described = _transformers(), _described(file)
         try:
             config = library.Qwen2Config.from_dict(described)
