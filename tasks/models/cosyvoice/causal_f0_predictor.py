@@ -11,7 +11,7 @@ from tasks.models.cosyvoice.causal_conv import CausalConv1d
 class CausalConvRNNF0Predictor(nn.Module):
     """Mel to pitch with five convolutions, the first of which looks ahead and the others back."""
 
-    def __init__(self, *, num_class: int, in_channels: int, cond_channels: int) -> None:
+    def __init__(self, *, num_class: int = 1, in_channels: int = 80, cond_channels: int = 512) -> None:
         super().__init__()
         first = CausalConv1d(in_channels, cond_channels, kernel_size=4, side="right")
         self.look_ahead = first.reach

@@ -19,6 +19,7 @@ class CausalHiFTGenerator(HiFTGenerator):
     A call that is not ``finalize`` takes the mel so far and returns the waveform that later frames cannot change.
     """
 
+    LOOK_AHEAD = 4
     f0_predictor: CausalConvRNNF0Predictor
 
     @staticmethod

@@ -29,6 +29,7 @@ CLASSES: dict[str, str] = {
         "cosyvoice.tokenizer.tokenizer.get_tokenizer": "whisper_tokenizer:own_tokenizer",
         "whisper.tokenizer.get_tokenizer": "whisper_tokenizer:whisper_tokenizer",
         "cosyvoice.utils.common.ras_sampling": "sampling:ras_sampling",
+        "cosyvoice.utils.common.random_sampling": "sampling:random_sampling",
         "cosyvoice.hifigan.generator.HiFTGenerator": "hift:HiFTGenerator",
         "cosyvoice.hifigan.generator.CausalHiFTGenerator": "causal_hift:CausalHiFTGenerator",
         "cosyvoice.hifigan.f0_predictor.ConvRNNF0Predictor": "f0_predictor:ConvRNNF0Predictor",

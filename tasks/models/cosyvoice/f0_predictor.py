@@ -8,7 +8,7 @@ from torch.nn.utils.parametrizations import weight_norm
 class ConvRNNF0Predictor(nn.Module):
     """Mel to pitch with five convolutions (there is no recurrent layer in it, whatever the published name says)."""
 
-    def __init__(self, *, num_class: int, in_channels: int, cond_channels: int) -> None:
+    def __init__(self, *, num_class: int = 1, in_channels: int = 80, cond_channels: int = 512) -> None:
         super().__init__()
         self.condnet = nn.Sequential()
         for channels in (in_channels, *[cond_channels] * 4):

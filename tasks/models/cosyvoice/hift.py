@@ -6,6 +6,7 @@ HiFTNet, Li et al. 2023 (arXiv:2309.09493). Parameter names and constructor argu
 from collections.abc import Mapping, Sequence
 from itertools import repeat
 from math import prod
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from tasks.models.cosyvoice.hift_source import HarmonicSource, PhaseRule, Source
 from tasks.models.cosyvoice.stft import ShortTimeFourier
 from tasks.models.parametrized_weights import fix_parametrized_weights
 
+_FOURIER = MappingProxyType({"n_fft": 16, "hop_len": 4})
 _MAX_MAGNITUDE = 1e2
 _FINAL_SLOPE = 0.01
 
@@ -33,31 +35,33 @@ class HiFTGenerator(nn.Module):
         conv_pre_look_right: frames that the filter's first layer looks ahead; only the causal vocoder has it.
     """
 
+    LOOK_AHEAD = 0
+
     def __init__(
         self,
         *,
-        in_channels: int,
-        base_channels: int,
-        nb_harmonics: int,
-        sampling_rate: int,
-        nsf_alpha: float,
-        nsf_sigma: float,
-        nsf_voiced_threshold: float,
-        upsample_rates: Sequence[int],
-        upsample_kernel_sizes: Sequence[int],
-        istft_params: Mapping[str, int],
-        resblock_kernel_sizes: Sequence[int],
-        resblock_dilation_sizes: Sequence[Sequence[int]],
-        source_resblock_kernel_sizes: Sequence[int],
-        source_resblock_dilation_sizes: Sequence[Sequence[int]],
-        lrelu_slope: float,
-        audio_limit: float,
         f0_predictor: nn.Module,
-        conv_pre_look_right: int = 0,
+        in_channels: int = 80,
+        base_channels: int = 512,
+        nb_harmonics: int = 8,
+        sampling_rate: int = 22050,
+        nsf_alpha: float = 0.1,
+        nsf_sigma: float = 0.003,
+        nsf_voiced_threshold: float = 10,
+        upsample_rates: Sequence[int] = (8, 8),
+        upsample_kernel_sizes: Sequence[int] = (16, 16),
+        istft_params: Mapping[str, int] = _FOURIER,
+        resblock_kernel_sizes: Sequence[int] = (3, 7, 11),
+        resblock_dilation_sizes: Sequence[Sequence[int]] = ((1, 3, 5),) * 3,
+        source_resblock_kernel_sizes: Sequence[int] = (7, 11),
+        source_resblock_dilation_sizes: Sequence[Sequence[int]] = ((1, 3, 5),) * 2,
+        lrelu_slope: float = 0.1,
+        audio_limit: float = 0.99,
+        conv_pre_look_right: int | None = None,
     ) -> None:
         super().__init__()
         self.in_channels, self.lrelu_slope, self.audio_limit = in_channels, lrelu_slope, audio_limit
-        self.look_ahead = conv_pre_look_right
+        self.look_ahead = self.LOOK_AHEAD if conv_pre_look_right is None else conv_pre_look_right
         self.blocks_per_stage = len(resblock_kernel_sizes)
         self.fourier = ShortTimeFourier(istft_params["n_fft"], istft_params["hop_len"])
         self.hop = prod(upsample_rates) * self.fourier.hop
@@ -70,7 +74,7 @@ class HiFTGenerator(nn.Module):
             voiced_threshold=nsf_voiced_threshold,
             phase_rule=self.phase_rule(sampling_rate),
         )
-        layers = self.layers(conv_pre_look_right)
+        layers = self.layers(self.look_ahead)
         self._build_filter(layers, base_channels, upsample_rates, upsample_kernel_sizes)
         widths = [base_channels // 2 ** (stage + 1) for stage in range(len(upsample_rates))]
         self.source_resblocks = nn.ModuleList(

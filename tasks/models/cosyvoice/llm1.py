@@ -46,9 +46,9 @@ class TransformerLM(nn.Module):
         text_encoder: EspnetEncoder,
         llm: EspnetEncoder,
         sampling: Sampler,
-        length_normalized_loss: bool,
-        lsm_weight: float,
-        spk_embed_dim: int,
+        length_normalized_loss: bool = True,
+        lsm_weight: float = 0.0,
+        spk_embed_dim: int = 192,
     ) -> None:
         super().__init__()
         self.eos = speech_token_size

@@ -24,9 +24,9 @@ class Qwen2LM(QwenSpeechLM):
         speech_token_size: int,
         llm: Qwen2Encoder,
         sampling: Sampler,
-        length_normalized_loss: bool,
-        lsm_weight: float,
-        mix_ratio: Sequence[int],
+        length_normalized_loss: bool = True,
+        lsm_weight: float = 0.0,
+        mix_ratio: Sequence[int] = (5, 15),
     ) -> None:
         tokens = speech_token_size + 3
         super().__init__(

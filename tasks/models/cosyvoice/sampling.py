@@ -10,7 +10,14 @@ from torch import Tensor
 
 
 def ras_sampling(
-    logp: Tensor, decoded: Sequence[int], sampling: int, *, top_p: float, top_k: int, win_size: int, tau_r: float
+    logp: Tensor,
+    decoded: Sequence[int],
+    sampling: int,
+    *,
+    top_p: float = 0.8,
+    top_k: int = 25,
+    win_size: int = 10,
+    tau_r: float = 0.1,
 ) -> int:
     """A token by nucleus sampling, or, if that one was frequent lately, any other token by its probability.
 
@@ -27,8 +34,13 @@ def ras_sampling(
     if list(decoded[-win_size:]).count(token) >= win_size * tau_r:
         others = logp.clone()
         others[token] = -torch.inf
-        token = _draw(others.softmax(dim=0))
+        token = random_sampling(others, decoded, sampling)
     return token
+
+
+def random_sampling(logp: Tensor, decoded: Sequence[int], sampling: int) -> int:
+    """Any token by its probability; arguments as in ``ras_sampling``."""
+    return _draw(logp.softmax(dim=0))
 
 
 def nucleus_sampling(logp: Tensor, top_p: float, top_k: int) -> int:
