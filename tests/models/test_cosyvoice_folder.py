@@ -208,6 +208,22 @@ def test_an_unknown_option_is_refused_with_those_there_are(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("channels: [32]", "channels: 32"),
+        ("channels: [32]", "channels: []"),
+        ("num_heads: 4", "num_heads: four"),
+        ("in_channels: 320", "in_channels: null"),
+        ("in_channels: 320", "in_channels: -320"),
+    ],
+)
+def test_values_that_nothing_can_be_built_with_are_refused_with_their_line(tmp_path, old, new):
+    message = refusal(config=changed_config(FAMILY, tmp_path, old, new))
+    assert f"{tmp_path / 'cosyvoice2.yaml'}:65: cosyvoice.flow.decoder.CausalConditionalDecoder cannot" in message
+    assert new.replace(": ", "=").replace("null", "None") in message
+
+
+@pytest.mark.parametrize(
     ("old", "new", "shown"),
     [
         ("act_fn: 'gelu'", "act_fn: 'snake'", "act_fn='gelu'"),

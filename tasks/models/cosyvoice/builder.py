@@ -2,12 +2,12 @@
 
 import difflib
 import inspect
+from collections.abc import Mapping
 from functools import partial
 from importlib import import_module
 from typing import Any
 
-from torch import nn
-
+from tasks.errors import UserError
 from tasks.models.cosyvoice.classes import CLASSES
 from tasks.models.cosyvoice.yaml_reader import Call, Document
 
@@ -16,7 +16,8 @@ def build(value: Any, document: Document) -> Any:
     """Build a resolved value of the document: records become objects (``!name:`` a partial), the rest stays.
 
     Raises:
-        UserError: a class that is not in the table, or an option that our class does not have.
+        UserError: a class that is not in the table, an option that our class does not have, or values of options that
+            it cannot be built with.
     """
     if isinstance(value, Call):
         ours = _imported(our_name(value, document))
@@ -28,19 +29,6 @@ def build(value: Any, document: Document) -> Any:
     if isinstance(value, dict):
         return {key: build(item, document) for key, item in value.items()}
     return value
-
-
-def _built(ours: Any, arguments: dict[str, Any], call: Call, document: Document) -> Any:
-    """Our class with the options of the YAML; a text where a number belongs, say, shows only when it is used."""
-    try:
-        return ours(**arguments)
-    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
-        raise document.problem(
-            f"{call.target} cannot be built with these options: {str(error).splitlines()[0]}",
-            call.line,
-            ", ".join(f"{name}={option!r}" for name, option in arguments.items() if not isinstance(option, nn.Module)),
-            "Mend the option, or copy the YAML again",
-        ) from error
 
 
 def our_name(call: Call, document: Document) -> str:
@@ -61,6 +49,25 @@ def our_name(call: Call, document: Document) -> str:
 def _imported(name: str) -> Any:
     module, _, attribute = name.partition(":")
     return getattr(import_module(module), attribute)
+
+
+def _built(ours: Any, arguments: Mapping[str, Any], call: Call, document: Document) -> Any:
+    try:
+        return ours(**arguments)
+    except UserError:
+        raise
+    except Exception as error:  # PyTorch's layers tell wrong sizes and types in as many ways as there are layers
+        plain = {name: value for name, value in call.arguments.items() if not isinstance(value, Call)}
+        raise document.problem(
+            f"{call.target} cannot be built with these options: {type(error).__name__}: {_first_line(error)}",
+            call.line,
+            ", ".join(f"{name}={value}" for name, value in plain.items()),
+            "Mend them, or give the YAML that was published with the model",
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "")
 
 
 def _check_arguments(ours: Any, call: Call, document: Document) -> None:
