@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from tasks.errors import UserError
+from tasks.models.cosyvoice.dit import DiT
 from tasks.models.cosyvoice.dit_blocks import Rotation
 from tasks.models.cosyvoice.folder import load_component, load_part
 from tests.golden_cases import golden_case, golden_names
 from tests.models import exporting
 from tests.models.flow_cases import loss_and_gradients, run_inference, total_norm
-from tests.models.folders import changed_config, component, config_of, weights_of
+from tests.models.folders import component, config_of, weights_of
 from tests.models.replay import worst
 
 FAMILY = "cosyvoice3"
@@ -133,7 +133,32 @@ def test_loss_and_every_gradient_are_the_recorded_ones(flow, name, monkeypatch):
     assert norms == pytest.approx(case.flags["grad_norms"], rel=1e-3, abs=1e-6)
 
 
-def test_a_long_skip_connection_is_refused(tmp_path):
-    config = changed_config(FAMILY, tmp_path, "ff_mult: 2", "ff_mult: 2\n            long_skip_connection: True")
-    with pytest.raises(UserError, match="long_skip_connection"):
-        load_part("flow", config=config, weights=weights_of(FAMILY))
+def small_estimator(**options):
+    torch.manual_seed(0)
+    return DiT(dim=32, depth=2, heads=2, dim_head=16, ff_mult=2, **options).eval()
+
+
+@torch.no_grad()
+def test_a_long_skip_connection_mixes_the_last_features_with_the_first():
+    skipping, plain = small_estimator(spk_dim=80, long_skip_connection=True), small_estimator(spk_dim=80)
+    assert skipping.state_dict()["long_skip_connection.weight"].shape == (32, 64)
+    plain.load_state_dict(skipping.state_dict(), strict=False)
+    inputs, keep, drop = exporting.estimator_inputs(9), torch.eye(32), torch.zeros(32, 32)
+    skipping.long_skip_connection.weight = nn.Parameter(torch.cat([keep, drop], dim=1))
+    assert worst(skipping(**inputs), plain(**inputs)) <= 1e-5
+    skipping.long_skip_connection.weight = nn.Parameter(torch.cat([drop, keep], dim=1))
+    plain.transformer_blocks = nn.ModuleList()
+    assert worst(skipping(**inputs), plain(**inputs)) <= 1e-5
+
+
+@torch.no_grad()
+def test_an_estimator_without_a_speakers_width_hears_no_speaker():
+    estimator, inputs = small_estimator(), exporting.estimator_inputs(9)
+    assert estimator.input_embed.proj.in_features == 240
+    assert torch.equal(estimator(**inputs), estimator(**{**inputs, "spks": inputs["spks"] + 1}))
+
+
+def test_the_speaker_stays_an_input_of_an_exported_estimator_that_does_not_hear_it(tmp_path):
+    estimator, path = small_estimator(long_skip_connection=True), tmp_path / "estimator.onnx"
+    exporting.export(estimator, path, dynamo=True)
+    assert exporting.worst_at(estimator, path, exporting.estimator_inputs(23)) <= 5e-5

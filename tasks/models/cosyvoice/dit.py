@@ -1,8 +1,8 @@
 """CosyVoice 3's estimator: a diffusion transformer that predicts the flow's velocity, whole or in chunks."""
 
+import torch
 from torch import Tensor, nn
 
-from tasks.errors import UserError
 from tasks.models.cosyvoice.dit_blocks import (
     DiTBlock,
     InputEmbedding,
@@ -19,6 +19,7 @@ from tasks.models.cosyvoice.masks import attention_bias, attention_mask
 class DiT(nn.Module):
     """State-dict names and constructor arguments as published.
 
+    Without ``spk_dim`` the speaker is not heard. ``long_skip_connection`` hands the first layer's features to the last.
     ``num_decoding_left_chunks`` is published but has no effect: every chunk sees all chunks before it.
     """
 
@@ -40,15 +41,15 @@ class DiT(nn.Module):
         num_decoding_left_chunks: int = 2,
     ) -> None:
         super().__init__()
-        _refuse_long_skip(long_skip_connection)
         self.out_channels = out_channels or mel_dim
         self.static_chunk_size = static_chunk_size
         self.time_embed = TimeEmbedding(dim)
-        self.input_embed = InputEmbedding(2 * mel_dim + (mu_dim or mel_dim) + (spk_dim or mel_dim), dim)
+        self.input_embed = InputEmbedding(2 * mel_dim + (mu_dim or mel_dim), spk_dim or 0, dim)
         self.rotary_embed = RotaryEmbedding(dim_head)
         self.transformer_blocks = nn.ModuleList(
             DiTBlock(dim, heads=heads, head_width=dim_head, ff_mult=ff_mult, dropout=dropout) for _ in range(depth)
         )
+        self.long_skip_connection = nn.Linear(2 * dim, dim, bias=False) if long_skip_connection else None
         self.norm = PlainNorm(dim)
         self.norm_out = Modulation(dim, 2)
         self.proj_out = nn.Linear(dim, mel_dim)
@@ -66,7 +67,7 @@ class DiT(nn.Module):
             mask: (B, 1, T) of ones and zeros, 1 on valid frames.
             mu: (B, mel, T), the mel that the encoder expects.
             t: (B,) or 0-d, in [0, 1].
-            spks: (B, mel), the projected speaker embedding.
+            spks: (B, spk_dim), the projected speaker embedding.
             cond: (B, mel, T), the prompt's mel, zeros elsewhere.
             streaming: attend in chunks.
 
@@ -79,18 +80,10 @@ class DiT(nn.Module):
         bias = attention_bias(seen, x.dtype)
         valid = seen[:, -1].unsqueeze(2).to(x.dtype)
         rotation = Rotation(self.rotary_embed(x.size(1)), x.dtype)
-        hidden = self.input_embed(x, cond, mu, spks)
+        embedded = hidden = self.input_embed(x, cond, mu, spks)
         for block in self.transformer_blocks:
             hidden = block(hidden, time, bias, valid, rotation)
+        if self.long_skip_connection is not None:
+            hidden = self.long_skip_connection(torch.cat((hidden, embedded), dim=2))
         scale, shift = self.norm_out(time)
         return self.proj_out(modulated(self.norm(hidden), scale, shift)).transpose(1, 2)
-
-
-def _refuse_long_skip(long_skip_connection: bool) -> None:
-    if long_skip_connection:
-        raise UserError(
-            "DiT has only long_skip_connection=False",
-            where="long_skip_connection",
-            value=long_skip_connection,
-            remedy="Use an estimator configured as in the published CosyVoice models",
-        )

@@ -46,14 +46,17 @@ class ConvPosition(nn.Module):
 class InputEmbedding(nn.Module):
     """Joins noisy mel, prompt mel, encoded mel and speaker, in this order, which is not the UNet's."""
 
-    def __init__(self, channels_in: int, width: int) -> None:
+    def __init__(self, channels_in: int, speaker_width: int, width: int) -> None:
+        """``speaker_width`` 0: there is no speaker among the ``channels_in``, whatever forward is given."""
         super().__init__()
-        self.proj = nn.Linear(channels_in, width)
+        self.with_speaker = speaker_width > 0
+        self.proj = nn.Linear(channels_in + speaker_width, width)
         self.conv_pos_embed = ConvPosition(width)
 
     def forward(self, x: Tensor, cond: Tensor, mu: Tensor, spks: Tensor) -> Tensor:
         """(B, T, mel) three times and (B, spk) -> (B, T, D)."""
-        x = self.proj(torch.cat((x, cond, mu, spks.unsqueeze(1).expand(-1, x.size(1), -1)), dim=2))
+        speaker = (spks.unsqueeze(1).expand(-1, x.size(1), -1),) if self.with_speaker else ()
+        x = self.proj(torch.cat((x, cond, mu, *speaker), dim=2))
         return x + self.conv_pos_embed(x)
 
 
