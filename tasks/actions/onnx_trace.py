@@ -153,7 +153,7 @@ def _with_torchscript(
             dynamo=False,
             do_constant_folding=settings["constant_folding"],
         )
-        return _loaded(file)
+        return _with_unread_inputs(_loaded(file), sample, axes)
 
 
 def _loaded(file: Path) -> ir.Model:
@@ -165,6 +165,20 @@ def _loaded(file: Path) -> ir.Model:
     for output in (output for node in model.graph for output in node.outputs if not output.is_graph_output()):
         output.shape = None
     return ShapeInferencePass(data_prop=True)(model).model
+
+
+def _with_unread_inputs(
+    model: ir.Model, sample: Mapping[str, Tensor], axes: Mapping[str, Mapping[int, str]]
+) -> ir.Model:
+    """With all inputs in their order: the tracer drops those that nothing reads, but callers give what is declared."""
+    read = {value.name: value for value in model.graph.inputs}
+    model.graph.inputs[:] = [read.get(name) or _input(name, tensor, axes[name]) for name, tensor in sample.items()]
+    return model
+
+
+def _input(name: str, tensor: Tensor, dynamic: Mapping[int, str]) -> ir.Value:
+    shape = [dynamic.get(position, size) for position, size in enumerate(tensor.shape)]
+    return ir.val(name, dtype=ir.tensor(tensor).dtype, shape=shape)
 
 
 def _drop_prefix(model: ir.Model) -> None:

@@ -86,6 +86,13 @@ class FixedLength(Plain):
         return super().forward(x) * int(x.sum() > 0)
 
 
+class Deaf(Plain):
+    """Takes another input and does not read it."""
+
+    def forward(self, unread: Tensor, x: Tensor) -> Tensor:
+        return super().forward(x)
+
+
 def load_component(component: Mapping[str, Any], *, config: Path, weights: Path) -> nn.Module:
     """The class that `component` names, with its weights."""
     module = globals()[component["module"]]()

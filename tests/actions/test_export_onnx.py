@@ -269,6 +269,17 @@ def test_encoder_with_lengths_and_two_outputs_is_exported_and_verified(tmp_path,
     assert facts["trials"] == 10
 
 
+@EXPORTERS
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_an_input_that_nothing_reads_is_in_the_file_nevertheless(tmp_path, exporter, precision):
+    module = small_onnx_models.Deaf()
+    inputs = {name: {"shape": ["batch", 8, "frames"], "values": "normal"} for name in ("unread", "x")}
+    component, weights = small_component("Deaf", inputs=inputs), saved_weights(module, tmp_path)
+    job = export_job(component, tmp_path, weights=weights, precision=precision, exporter=exporter)
+    run(job)
+    assert [value.name for value in onnx.load(job.outputs["onnx"]).graph.input] == ["unread", "x"]
+
+
 def test_module_that_reads_values_is_refused_with_the_reason(tmp_path):
     with pytest.raises(UserError, match=r"small\.FixedLength.*cannot export"):
         small_export("FixedLength", tmp_path)
