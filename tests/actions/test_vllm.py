@@ -96,6 +96,12 @@ def test_no_end_of_text_is_left_where_ids_are_speech(folders: dict[str, Path], f
         assert not {"bos_token_id", "eos_token_id"} & json.loads((folders[family] / name).read_text()).keys()
 
 
+def test_a_configuration_of_newer_transformers_leaves_one_dtype() -> None:
+    model: Any = load_part("llm", config=config_of("cosyvoice3"), weights=weights_of("cosyvoice3", "llm"))
+    served = model.served_config({"dtype": "float32", "hidden_size": 64})
+    assert (served["torch_dtype"], served.get("dtype")) == ("bfloat16", None)
+
+
 @FAMILIES
 def test_the_live_model_is_not_changed_by_exporting_it(family: str) -> None:
     model: Any = load_part("llm", config=config_of(family), weights=weights_of(family, "llm"))

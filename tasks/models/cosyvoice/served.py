@@ -14,6 +14,7 @@ SERVED_DTYPE = torch.bfloat16
 # With a bias in the head it is no plain Qwen2: published deployments register a class of this name with vLLM.
 WITH_BIAS = "CosyVoice2ForCausalLM"
 TEXT_TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+NEWER_DTYPE = "dtype"  # transformers 5 writes it instead of torch_dtype, which all versions read
 
 
 class ServedLM(nn.Module):
@@ -38,7 +39,8 @@ class ServedLM(nn.Module):
     def served_config(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """The config.json of the folder's text model, changed to what ``served_tensors`` holds."""
         biased = self.llm_decoder.bias is not None
-        return _without_text_tokens(config) | {
+        kept = {name: value for name, value in _without_text_tokens(config).items() if name != NEWER_DTYPE}
+        return kept | {
             "architectures": [WITH_BIAS] if biased else ["Qwen2ForCausalLM"],
             "tie_word_embeddings": False,
             "torch_dtype": "bfloat16",
