@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tasks.actions.agreement import agreement, short
 from tasks.actions.recorded_trials import recorded_trials
 from tasks.actions.samples import SEEDED, Trial, make_trial, static_sizes, trials
-from tasks.actions.streaming import Streaming, streamed
+from tasks.actions.streaming import Reference, Streaming, streamed
 from tasks.errors import UserError
 from tasks.job import Job
 from tasks.progress import progress
@@ -96,7 +96,7 @@ def _tried(
     found, artifact_ms = _timed(lambda: artifact(rounded))
     pairs = dict(zip(component["outputs"], zip(found, expected, strict=True), strict=True))
     if component.get("stream"):
-        sides = cast(tuple[Streaming, Streaming], (artifact, reference))
+        sides = cast(tuple[Streaming, Reference], (artifact, reference))
         pairs |= streamed(trial, *sides, component=component, dtype=dtype)
     _require_same_shapes(pairs)
     outputs = {name: agreement(*pair, rtol=verify["rtol"], atol=verify["atol"]) for name, pair in pairs.items()}

@@ -27,8 +27,14 @@ class Streaming(Runtime, Protocol):
         ...
 
 
+class Reference(Streaming, Protocol):
+    """The runtime of the original module."""
+
+    causal: bool
+
+
 def streamed(
-    trial: Trial, artifact: Streaming, reference: Streaming, *, component: Declaration, dtype: torch.dtype
+    trial: Trial, artifact: Streaming, reference: Reference, *, component: Declaration, dtype: torch.dtype
 ) -> Named:
     """What both sides return for the first item of a trial, fed in pieces: name -> (artifact's, reference's).
 
@@ -38,7 +44,7 @@ def streamed(
 
     Returns:
         ``METHOD[start:end].OUTPUT`` and ``.STATE`` for each piece, and ``METHOD``, all pieces together against the
-        reference's forward on the whole.
+        reference's forward on the whole. One that looks ahead is another function: then against one single piece.
     """
     stream, inputs = component["stream"], _first_item(trial, component)
     name, sequence = stream["pieces"], inputs[stream["pieces"]].to(dtype)
@@ -53,7 +59,10 @@ def streamed(
         names = (f"{stream['method']}[{start}:{end}].{what}" for what in (output, *stream["state"]))
         compared |= dict(zip(names, zip(found, expected, strict=True), strict=True))
         pieces.append(found[0])
-    whole = reference(inputs | {name: sequence.float()})[0]
+    if reference.causal:
+        whole = reference(inputs | {name: sequence.float()})[0]
+    else:
+        whole = _Side(reference, stream, torch.float32).feed(sequence, 0, sequence.size(axis))[0]
     return compared | {stream["method"]: (torch.cat(pieces, dim=axis), whole)}
 
 

@@ -15,12 +15,16 @@ class PyTorchModule:
     Args:
         module: the original, any dtype; it is moved to `device`.
         options: keyword arguments of its forward that are constants of the artifact.
+
+    Attributes:
+        causal: its forward on a whole sequence is what its methods give piece by piece, unless it says otherwise.
     """
 
     def __init__(self, module: nn.Module, *, options: Mapping[str, Any], device: str) -> None:
         self._module, self._options, self._device = module.eval().to(device), dict(options), device
         self.provider = f"PyTorch {torch.__version__} on {device}"
         self.shapes: Shapes = {}
+        self.causal = getattr(module, "forward_is_causal", lambda: True)()
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         return self.call("forward", {**inputs, **self._options})

@@ -17,13 +17,14 @@ from tasks.plan import plan
 from tasks.runtimes.torchscript_module import TorchScriptModule
 from tasks.step import Step
 from tests.golden_cases import GOLDEN
+from tests.models.folders import random_folder
 
 Change = Callable[[dict[str, Any]], dict[str, Any]]
 
 
-def steps(artifacts: Path, precision: str) -> dict[str, Step]:
-    """Export and verification of the recorded language model, as a user's settings plan them."""
-    words = ["model=cosyvoice", f"model.dir={GOLDEN / 'cosyvoice1'}", f"artifacts={artifacts}"]
+def steps(artifacts: Path, precision: str, folder: Path = GOLDEN / "cosyvoice1") -> dict[str, Step]:
+    """Export and verification of a language model, the recorded one by default, as a user's settings plan them."""
+    words = ["model=cosyvoice", f"model.dir={folder}", f"artifacts={artifacts}"]
     words += [f"precision={precision}", "verify.trials=3", "verify.max_frames=40", "torchscript.target=portable"]
     (config,) = load(words, workdir=artifacts)
     steps = plan(config, machine=Machine(), checkpoints={})
@@ -55,6 +56,20 @@ def test_every_piece_its_caches_and_the_whole_are_in_the_report(planned: dict[st
         assert pieces[-1][1] == size
         assert {name.split(".")[1] for name in names} == {"ys", "att_cache", "cnn_cache"}
         assert "forward_chunk" in trial["outputs"]
+
+
+CHUNK_SIZE = "selfattention_layer_type: 'rel_selfattn'\n        static_chunk_size: "  # of the llm in llm
+
+
+@pytest.mark.parametrize("chunk_size", [0, 4])
+def test_a_model_whose_forward_looks_ahead_is_held_to_one_single_piece(tmp_path: Path, chunk_size: int) -> None:
+    changes = {f"{CHUNK_SIZE}1": f"{CHUNK_SIZE}{chunk_size}"}
+    folder = random_folder("cosyvoice1", tmp_path / "model", changes, parts=["llm"])
+    planned = steps(tmp_path / "artifacts", "fp32", folder)
+    perform(planned["export_jit"], export_torchscript)
+    perform(planned["verify_jit"], compare)
+    report = json.loads(planned["verify_jit"].outputs["report"].read_text())
+    assert all("forward_chunk" in trial["outputs"] for trial in report["trials"])
 
 
 def in_cache(change: Callable[[torch.Tensor], torch.Tensor]) -> Change:

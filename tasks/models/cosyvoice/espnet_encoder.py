@@ -31,6 +31,11 @@ class EspnetEncoder(nn.Module):
         self.encoders = nn.ModuleList(layers)
         self.after_norm = nn.LayerNorm(width, eps=1e-5)
 
+    @torch.jit.unused
+    def forward_is_causal(self) -> bool:
+        """Whether ``forward`` on a whole sequence gives what ``forward_chunk`` gives position by position."""
+        return self.static_chunk_size == 1
+
     def sizes(self) -> dict[str, int]:
         return {"width": self.input_size}
 
