@@ -31,3 +31,10 @@ def test_a_model_of_other_mel_bands_is_exported(tmp_path: Path, component: str) 
     folder = random_folder(FAMILY, tmp_path / "model", NARROW, parts=[part])
     step = f"verify_onnx:cosyvoice/{component}.fp32"
     assert step in built(folder, step, "onnx.exporter=torchscript")
+
+
+def test_encoders_with_macaron_and_convolution_are_exported(tmp_path: Path) -> None:
+    changes = {"use_cnn_module: False": "cnn_module_kernel: 5", "macaron_style: False": "activation_type: gelu"}
+    folder = random_folder(FAMILY, tmp_path / "model", changes, parts=["llm", "flow"])
+    steps = {f"verify_jit:cosyvoice/{component}.fp32" for component in ("llm.text_encoder", "flow.encoder")}
+    assert steps <= built(folder, *steps)

@@ -61,7 +61,7 @@ class EspnetEncoder(nn.Module):
         bias = attention_bias(attention_mask(valid, self.static_chunk_size), x.dtype)
         positions = self.embed.dropout(relative_positions(x, x.size(1)))
         for layer in self.encoders:
-            x = layer(x, bias, positions)
+            x = layer(x, bias, positions, valid)
         return self.after_norm(x), valid
 
     @torch.jit.export
@@ -81,11 +81,12 @@ class EspnetEncoder(nn.Module):
             offset: published and without effect: positions are relative.
             required_cache_size: how many positions the next call may look back on; negative for all.
             att_cache: (layers, heads, t, 2 * width / heads), keys and values side by side; (0, 0, 0, 0) at the start.
-            cnn_cache: passed through; these encoders have no convolution.
+            cnn_cache: what the call before returned, (0, 0, 0, 0) at the start.
             att_mask: bool (1, T or 1, t + T or 1), True where a position may look; (0, 0, 0) for everywhere.
 
         Returns:
-            (1, T, width), the grown att_cache, cnn_cache (layers, 0, 0, 0).
+            (1, T, width), the grown att_cache, cnn_cache (layers, 1, width, kernel - 1) of causal convolutions or
+            (layers, 0, 0, 0) without.
         """
         x = self.embed(xs)
         keys = att_cache.size(2) + xs.size(1)
@@ -95,12 +96,16 @@ class EspnetEncoder(nn.Module):
         )
         bias = attention_bias(mask, x.dtype)
         positions = self.embed.dropout(relative_positions(x, keys))
+        nothing = torch.zeros(0, 0, 0, dtype=x.dtype, device=x.device)
         caches: list[Tensor] = []
+        convolved: list[Tensor] = []
         for i, layer in enumerate(self.encoders):
             cache = att_cache[i : i + 1] if att_cache.size(0) > 0 else self._no_cache(x)
-            x, cache = layer.forward_cached(x, bias, positions, cache)  # type: ignore[operator]
+            before = cnn_cache[i] if cnn_cache.size(0) > 0 else nothing
+            x, cache, before = layer.forward_cached(x, bias, positions, cache, before)  # type: ignore[operator]
             caches.append(cache[:, :, first_kept:])
-        return self.after_norm(x), torch.cat(caches), torch.zeros(len(caches), 0, 0, 0, dtype=x.dtype, device=x.device)
+            convolved.append(before)
+        return self.after_norm(x), torch.cat(caches), torch.stack(convolved)
 
     def _no_cache(self, x: Tensor) -> Tensor:
         return torch.zeros(x.size(0), self.heads, 0, 2 * (self.width // self.heads), dtype=x.dtype, device=x.device)

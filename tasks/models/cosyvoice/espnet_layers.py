@@ -3,7 +3,7 @@
 Shared by CosyVoice 1's language model and encoders and by CosyVoice 2's encoder.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -12,18 +12,46 @@ from tasks.errors import UserError
 from tasks.models.cosyvoice.rel_attention import RelPositionAttention
 
 # Published options that only say how a model is trained, or shape the convolutions that no shipped model has.
-WITHOUT_EFFECT = ("gradient_checkpointing", "cnn_module_kernel", "cnn_module_norm", "causal")
+WITHOUT_EFFECT = (
+    "gradient_checkpointing",
+    "cnn_module_kernel",
+    "cnn_module_norm",
+    "causal",
+    "positionwise_conv_kernel_size",
+)
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "hardtanh": nn.Hardtanh,
+    "tanh": nn.Tanh,
+    "relu": nn.ReLU,
+    "selu": nn.SELU,
+    "swish": nn.SiLU,
+    "gelu": nn.GELU,
+}
+INPUT_LAYERS = ("linear", "linear_legacy")
 
 
 @dataclass(frozen=True)
 class LayerOptions:
-    """Sizes and dropout rates common to the layers of one encoder."""
+    """Sizes, dropout rates and the activation common to the layers of one encoder."""
 
     heads: int
     hidden: int
     dropout: float
     attention_dropout: float
     key_bias: bool = True
+    activation: str = "swish"
+
+
+def activation_of(name: str) -> nn.Module:
+    """The activation that a YAML names.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    if name not in ACTIVATIONS:
+        remedy = f"Use one of {', '.join(ACTIVATIONS)}"
+        raise UserError("no such activation", where="activation_type", value=name, remedy=remedy)
+    return ACTIVATIONS[name]()
 
 
 class InputProjection(nn.Module):
@@ -60,24 +88,27 @@ class FeedForward(nn.Module):
 class PreNormLayer(nn.Module):
     """x + attention(norm(x)), then x + feed_forward(norm(x)); the two norms are named by the subclass."""
 
-    def __init__(self, width: int, options: LayerOptions, activation: nn.Module) -> None:
+    def __init__(self, width: int, options: LayerOptions) -> None:
         super().__init__()
         self.self_attn = RelPositionAttention(
             width, options.heads, dropout=options.attention_dropout, key_bias=options.key_bias
         )
+        activation = activation_of(options.activation)
         self.feed_forward = FeedForward(width, options.hidden, dropout=options.dropout, activation=activation)
         self.dropout = nn.Dropout(options.dropout)
 
-    def forward(self, x: Tensor, bias: Tensor, positions: Tensor) -> Tensor:
-        """Shapes as in RelPositionAttention.forward."""
+    def forward(self, x: Tensor, bias: Tensor, positions: Tensor, valid: Tensor) -> Tensor:
+        """Shapes as in RelPositionAttention.forward; ``valid`` bool (B, 1, T) is for layers that also convolve."""
         x = x + self.dropout(self.self_attn(self.attention_norm(x), bias, positions))
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
 
-    def forward_cached(self, x: Tensor, bias: Tensor, positions: Tensor, cache: Tensor) -> tuple[Tensor, Tensor]:
-        """Shapes as in RelPositionAttention.forward_cached."""
+    def forward_cached(
+        self, x: Tensor, bias: Tensor, positions: Tensor, cache: Tensor, before: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Shapes as in RelPositionAttention.forward_cached; ``before`` is for layers that also convolve."""
         attended, cache = self.self_attn.forward_cached(self.attention_norm(x), bias, positions, cache)
         x = x + self.dropout(attended)
-        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x))), cache
+        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x))), cache, before
 
     def attention_norm(self, x: Tensor) -> Tensor:
         raise NotImplementedError
@@ -87,10 +118,10 @@ class PreNormLayer(nn.Module):
 
 
 class ConformerLayer(PreNormLayer):
-    """A layer under a conformer's parameter names (no convolution, no macaron), SiLU."""
+    """A layer under a conformer's parameter names (no convolution, no macaron)."""
 
     def __init__(self, width: int, options: LayerOptions) -> None:
-        super().__init__(width, options, nn.SiLU())
+        super().__init__(width, options)
         self.norm_mha = nn.LayerNorm(width, eps=1e-12)
         self.norm_ff = nn.LayerNorm(width, eps=1e-12)
 
@@ -102,10 +133,10 @@ class ConformerLayer(PreNormLayer):
 
 
 class TransformerLayer(PreNormLayer):
-    """A layer under a transformer's parameter names, ReLU."""
+    """A layer under a transformer's parameter names."""
 
     def __init__(self, width: int, options: LayerOptions) -> None:
-        super().__init__(width, options, nn.ReLU())
+        super().__init__(width, options)
         self.norm1 = nn.LayerNorm(width, eps=1e-12)
         self.norm2 = nn.LayerNorm(width, eps=1e-12)
 
@@ -114,6 +145,18 @@ class TransformerLayer(PreNormLayer):
 
     def feed_forward_norm(self, x: Tensor) -> Tensor:
         return self.norm2(x)
+
+
+def is_legacy(input_layer: str) -> bool:
+    """Whether an input layer of a YAML ends in a ReLU.
+
+    Raises:
+        UserError: it is not a linear one.
+    """
+    if input_layer not in INPUT_LAYERS:
+        remedy = f"Use {' or '.join(INPUT_LAYERS)}"
+        raise UserError("no such input layer here", where="input_layer", value=input_layer, remedy=remedy)
+    return input_layer == "linear_legacy"
 
 
 def require_published(encoder: str, options: Mapping[str, object], published: Mapping[str, object]) -> None:

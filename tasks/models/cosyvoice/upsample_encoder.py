@@ -102,15 +102,15 @@ class UpsampleConformerEncoder(nn.Module):
             context = self.embed(context)
         x = self.pre_lookahead_layer(x, context)
         chunk_size = self.static_chunk_size if streaming else 0
-        mask = attention_mask(valid_mask(xs_lens, xs.size(1)), chunk_size)
-        bias, positions = self._attention_inputs(x, mask)
+        valid = valid_mask(xs_lens, xs.size(1))
+        bias, positions = self._attention_inputs(x, attention_mask(valid, chunk_size))
         for layer in self.encoders:
-            x = layer(x, bias, positions)
+            x = layer(x, bias, positions, valid)
         x = self.up_embed(self.up_layer(x))
         valid = valid_mask(xs_lens * self.up_layer.stride, x.size(1))
         bias, positions = self._attention_inputs(x, attention_mask(valid, chunk_size * self.up_layer.stride))
         for layer in self.up_encoders:
-            x = layer(x, bias, positions)
+            x = layer(x, bias, positions, valid)
         return self.after_norm(x), valid
 
     def _attention_inputs(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
