@@ -157,6 +157,18 @@ def test_a_vocoder_saved_by_the_gan_trainer_loads(family, tmp_path):
 
 
 @EVERY
+def test_a_vocoder_saved_before_pytorch_had_parametrizations_loads(family, tmp_path):
+    published = torch.load(weights_of(family, "hift"), weights_only=True)
+    parts = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
+    old = {name: value for name, value in published.items() if "parametrizations" not in name}
+    for new, part in parts.items():
+        old |= {name.replace(new, part): value for name, value in published.items() if name.endswith(new)}
+    torch.save(old, tmp_path / "hift.pt")
+    mel, source = vocoder_inputs(hift(family), frames=12)
+    assert torch.equal(load_hift(family, tmp_path / "hift.pt")(mel, source), hift(family)(mel, source))
+
+
+@EVERY
 def test_removing_weight_norm_keeps_the_waveform(family):
     model = load_hift(family)
     mel, source = vocoder_inputs(model, frames=12)

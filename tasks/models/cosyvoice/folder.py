@@ -14,7 +14,7 @@ from tasks.errors import UserError
 from tasks.models.cosyvoice.builder import build, our_name
 from tasks.models.cosyvoice.classes import CLASSES, MODEL_OF_FLOW
 from tasks.models.cosyvoice.yaml_reader import Call, Document, read_yaml
-from tasks.models.parametrized_weights import fix_parametrized_weights
+from tasks.models.parametrized_weights import fix_parametrized_weights, under_present_names
 from tasks.models.strict_loading import load_strictly
 from tasks.models.weights import open_checkpoint
 
@@ -112,7 +112,8 @@ def _check_class(call: Call, component: Mapping[str, Any], document: Document) -
 def _loaded(call: Call, document: Document, weights: Path, prefix: str) -> nn.Module:
     with torch.device("meta"):
         module: nn.Module = build(call, document)
-    load_strictly(module, _state(weights, prefix), source=weights, within=prefix)
+    tensors = under_present_names(_state(weights, prefix), module.state_dict().keys())
+    load_strictly(module, tensors, source=weights, within=prefix)
     return module.eval()
 
 
