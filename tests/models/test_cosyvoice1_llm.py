@@ -133,4 +133,6 @@ def test_seeded_sampling_draws_the_published_tokens():
         token = ras_sampling(logp, decoded, 25, top_p=0.8, top_k=25, win_size=10, tau_r=0.1)
         assert token == case.outputs["ras"][seed]
         torch.manual_seed(seed)
+        assert ras_sampling(logp, decoded, 25) == token
+        torch.manual_seed(seed)
         assert nucleus_sampling(logp, 0.8, 25) == case.outputs["nucleus"][seed]

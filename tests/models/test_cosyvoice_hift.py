@@ -148,6 +148,16 @@ def test_causal_noise_goes_on_for_more_frames():
     assert torch.equal(few.samples, many.samples[:, : few.samples.shape[1]])
 
 
+def test_options_that_a_yaml_leaves_out_are_as_published(tmp_path):
+    config, lines = tmp_path / "cosyvoice.yaml", config_of("cosyvoice1").read_text().splitlines()
+    start, end = (next(i for i, line in enumerate(lines) if name in line) for name in ("nb_harmonics", "f0_predictor:"))
+    config.write_text("\n".join(lines[:start] + lines[end:]))
+    model = load_part("hift", config=config, weights=weights_of("cosyvoice1", "hift"))
+    case = golden_case("cosyvoice1", "hift_decode")
+    assert worst(model(case.inputs["mel"], case.inputs["s"]), case.outputs["wav"]) < 1e-4
+    assert vars(model.m_source)["noise_std"] == hift("cosyvoice1").m_source.noise_std
+
+
 @EVERY
 def test_a_vocoder_saved_by_the_gan_trainer_loads(family, tmp_path):
     published = torch.load(weights_of(family, "hift"), weights_only=True)

@@ -26,7 +26,7 @@ class HiFTGenerator(nn.Module):
     """Mel and excitation to waveform; the excitation comes from the pitch that the model predicts itself.
 
     ``forward`` is what exports hold: deterministic, and made of operators that every runtime has.
-    ``inference`` goes from a mel alone to the waveform.
+    ``inference`` goes from a mel alone to the waveform. Options that a YAML leaves out are as published.
 
     Args:
         nb_harmonics: overtones of the excitation.
