@@ -49,3 +49,12 @@ def test_run_again_it_builds_nothing_and_another_training_setting_rebuilds_every
     assert not again.steps("build")
     stale = demo.doit("why", "train.seed=1").steps("stale")
     assert stale == again.steps("fresh")
+
+
+def test_the_demos_estimator_passes_preflight_at_the_published_profile(demo: Project) -> None:
+    tried = demo.doit("preflight", "tensorrt.profile.frames=[4,500,3000]")
+    assert tried.code == 0, tried.out + tried.err
+    report = json.loads((demo.artifacts / "demo/preflight/flow.decoder.estimator.fp32.onnx.json").read_text())
+    assert [(c["batch"], c["frames"], c["result"]) for c in report["corners"]] == [
+        (2, frames, "ran") for frames in (4, 500, 3000)
+    ]
