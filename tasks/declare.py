@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -14,6 +13,7 @@ from doit import get_initial_workdir
 from doit.exceptions import BaseFail, InvalidDodoFile, TaskError, TaskFailed
 
 from tasks import config, devices, doctor, folders, paths
+from tasks.cleaning import clean
 from tasks.context import Machine
 from tasks.digests import Digests
 from tasks.errors import UserError
@@ -22,7 +22,7 @@ from tasks.job import Job
 from tasks.order import Order, Outcome
 from tasks.overrides import command_line_words
 from tasks.plan import EXPORT_STAGES, VERIFY_STAGES, merge, plan
-from tasks.receipt import Receipt, write_atomically
+from tasks.receipt import write_atomically
 from tasks.report import Reporter, Run, explain, matches
 from tasks.schema import Config
 from tasks.staleness import decide, input_digests, library_version
@@ -115,7 +115,7 @@ class Workflow:
 
     def _task(self, run: Run) -> dict[str, Any]:
         step = run.step
-        task = {"name": step.name, "meta": {"run": run}, "clean": [(_clean, [step])]}
+        task = {"name": step.name, "meta": {"run": run}, "clean": [(clean, [step])]}
         if step.skip:
             return task | {"actions": [(_skip, [step])]}
         return task | {
@@ -220,23 +220,6 @@ def _skip(step: Step) -> BaseFail | None:
     if step.skip and step.skip.refuses:
         return TaskFailed(f"{step.skip.text}.")
     return None
-
-
-def _clean(step: Step, dryrun: bool) -> None:
-    """doit's clean: the outputs, files beside them that only the receipt knows, the receipt, and emptied folders."""
-    receipt = Receipt.read(step.receipt)
-    folder = step.receipt.parent
-    names = {str(path.relative_to(folder)) for path in step.outputs.values()} | set(receipt.outputs if receipt else ())
-    for path in [*(folder / name for name in sorted(names)), step.receipt]:
-        if path.exists():
-            print(f"{step.task}: removing {path}")
-            if not dryrun:
-                path.unlink()
-    if not dryrun:
-        shutil.rmtree(folder / ".partial", ignore_errors=True)
-        for emptied in (step.folder, folder):
-            if emptied and emptied.is_dir() and not any(emptied.iterdir()):
-                emptied.rmdir()
 
 
 def _threads_of_a_step() -> int:

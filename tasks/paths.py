@@ -50,6 +50,11 @@ class ArtifactPaths:
         return self.folder / "verify" / f"{artifact.name}.json"
 
 
+def failed_report(artifact: Path) -> Path:
+    """Where the report of a verification that failed lies: the report proper is only written if it passes."""
+    return artifact.with_name(f"{artifact.name}.failed-verification.json")
+
+
 def state_folder(root: Path) -> Path:
     return root / STATE
 

@@ -21,6 +21,7 @@ from tasks.actions.samples import SEEDED, Trial, make_trial, static_sizes, trial
 from tasks.actions.streaming import Reference, Streaming, streamed
 from tasks.errors import UserError
 from tasks.job import Job
+from tasks.paths import failed_report
 from tasks.progress import progress
 from tasks.runtimes.contract import Runtime, Shapes
 from tasks.runtimes.pytorch_module import PyTorchModule
@@ -174,7 +175,7 @@ def _concluded(job: Job, about: dict[str, Any], results: list[dict[str, Any]]) -
         "trials": results,
     }
     text = json.dumps(report, indent=1) + "\n"
-    shelf = job.inputs["artifact"].with_name(f"{job.inputs['artifact'].name}.failed-verification.json")
+    shelf = failed_report(job.inputs["artifact"])
     if failed:
         raise _failure(failed, count=len(results), artifact=job.inputs["artifact"], kept=_kept(shelf, text))
     with contextlib.suppress(OSError):  # of an earlier failure
