@@ -1,5 +1,6 @@
 """What a type cannot say about settings: ranges and rules between fields."""
 
+import math
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -35,10 +36,11 @@ def _range_problems(config: Config) -> Iterator[str]:
         ("verify.trials", verify.trials, verify.trials >= 1, "1 or more"),
         ("verify.seed", verify.seed, verify.seed in SEEDS, f"0 to {SEEDS.stop - 1}"),
         ("verify.max_frames", verify.max_frames, verify.max_frames >= 1, "1 or more frames"),
-        ("verify.rtol", verify.rtol, verify.rtol >= 0, "0 or more"),
-        ("verify.atol", verify.atol, verify.atol >= 0, "0 or more"),
+        ("verify.rtol", verify.rtol, 0 <= verify.rtol < math.inf, "0 or more"),
+        ("verify.atol", verify.atol, 0 <= verify.atol < math.inf, "0 or more"),
         ("verify.max_outside", verify.max_outside, 0 <= verify.max_outside <= 1, "0 to 1"),
-        ("verify.max_peak_error", verify.max_peak_error, verify.max_peak_error >= 0, "0 or more"),
+        ("verify.max_peak_error", verify.max_peak_error, 0 <= verify.max_peak_error < math.inf, "0 or more"),
+        ("verify.min_snr_db", verify.min_snr_db, math.isfinite(verify.min_snr_db), "a number of dB"),
         ("verify.min_cosine", verify.min_cosine, -1 <= verify.min_cosine <= 1, "-1 to 1"),
         ("vllm.trials", config.vllm.trials, config.vllm.trials >= 1, "1 or more"),
         ("vllm.seed", config.vllm.seed, config.vllm.seed in SEEDS, f"0 to {SEEDS.stop - 1}"),

@@ -77,6 +77,8 @@ def test_an_unknown_model_is_refused_with_the_known_ones() -> None:
         ("model.name=../elsewhere", "model.name=../elsewhere: names a folder of artifacts"),
         ("model.name=.voxkiln", "model.name=.voxkiln: names a folder of artifacts"),
         ("model.name=", "model.name=: names a folder of artifacts"),
+        ("verify.atol=inf", "verify.atol=inf: out of range; allowed: 0 or more"),
+        ("verify.min_snr_db=-inf", "verify.min_snr_db=-inf: out of range; allowed: a number of dB"),
         ("verify.seed=99999999999999999999", "verify.seed=99999999999999999999: out of range"),
         ("hydra.run.dir=x", "Hydra's own settings have no effect here"),
         (

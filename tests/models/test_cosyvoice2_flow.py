@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from tasks.errors import UserError
 from tasks.models.cosyvoice.folder import load_component, load_part
 from tasks.models.cosyvoice.positions import relative_positions
 from tests.golden_cases import golden_case, golden_names, golden_tensor
@@ -137,6 +138,12 @@ def test_solver_noise_is_the_recorded_one_and_leaves_the_global_seed_alone(flow)
 def test_solver_gives_the_recorded_mel(flow, name):
     case = golden_case(FAMILY, name)
     assert worst(flow.decoder(**case.inputs, n_timesteps=10, **case.flags), case.outputs["mel"]) <= 1e-4
+
+
+def test_more_frames_than_there_is_noise_for_are_refused(flow):
+    mu = torch.zeros(1, 80, 15001)
+    with pytest.raises(UserError, match=r"noise for 15000 frames only.*15001 frames"):
+        flow.decoder(mu, torch.ones(1, 1, 15001), 10, spks=torch.zeros(1, 80), cond=mu)
 
 
 @pytest.mark.parametrize("name", golden_names(FAMILY, "flow_inference"))

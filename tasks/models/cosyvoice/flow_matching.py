@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tasks.errors import UserError
+
 LONGEST = 15000  # frames for which the causal flow has noise
 
 
@@ -100,6 +102,17 @@ class CausalConditionalCFM(FlowMatching):
     def forward(
         self, mu: Tensor, mask: Tensor, n_timesteps: int, *, spks: Tensor, cond: Tensor, streaming: bool = False
     ) -> Tensor:
-        """The mel (1, mel, T) for an encoded mel mu (1, mel, T) of at most LONGEST frames."""
+        """The mel (1, mel, T) for an encoded mel mu (1, mel, T).
+
+        Raises:
+            UserError: more than LONGEST frames.
+        """
+        if mu.size(2) > LONGEST:
+            raise UserError(
+                f"there is noise for {LONGEST} frames only",
+                where="flow.decoder",
+                value=f"{mu.size(2)} frames",
+                remedy="Split the utterance",
+            )
         z = self.noise[:, :, : mu.size(2)].to(mu)
         return self.solve(z, mask, mu, spks=spks, cond=cond, n_timesteps=n_timesteps, streaming=streaming)
