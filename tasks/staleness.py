@@ -99,7 +99,9 @@ def _source_file(module: str, root: Path) -> Path | None:
 def _without_receipt(step: Step) -> str:
     if any(path.exists() for path in step.outputs.values()):
         return "no receipt: nothing tells what this file was made from"
-    return "not built yet"
+    folder = step.receipt.parent
+    others = sorted(path.name for path in folder.glob(step.elsewhere)) if step.elsewhere else []
+    return f"not built for this machine yet; there is {', '.join(others)}" if others else "not built yet"
 
 
 def _damage_of(path: Path, size: int, digest: str, digests: Digests) -> str:

@@ -38,6 +38,7 @@ class Step:
         libraries: distributions whose version shapes the bytes.
         local: what belongs to this machine and changes no bytes; JSON-plain.
         after: steps that must have succeeded before, beside those that make an input.
+        elsewhere: pattern of the names that the output has when it is made on other machines, beside it.
         folder: where all outputs lie if they are of use together only; it is put in place as a whole.
     """
 
@@ -51,6 +52,7 @@ class Step:
     libraries: tuple[str, ...] = ()
     local: Mapping[str, Any] = field(default_factory=dict)
     after: tuple[str, ...] = ()
+    elsewhere: str = ""
     folder: Path | None = None
     skip: Skip | None = None
 

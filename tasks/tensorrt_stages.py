@@ -42,6 +42,7 @@ def export_plan(context: Context, component: Component, export: Step, tried: Ste
         params=_plan_params(context, component) | {"gpu": machine.gpu, "tensorrt_version": machine.tensorrt},
         local={"timing_cache": config.tensorrt.timing_cache or str(timing_caches(Path(config.artifacts)))},
         after=(tried.task,),
+        elsewhere=context.paths.plan(component.name, config.precision.name, "*").name,
         skip=_skip_if(context, machine.plan_obstacle),
     )
 

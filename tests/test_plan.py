@@ -7,8 +7,10 @@ import pytest
 
 from tasks.config import load
 from tasks.context import Machine
+from tasks.digests import Digests
 from tasks.errors import ConfigError
 from tasks.plan import merge, plan
+from tasks.staleness import decide
 from tasks.step import Step
 
 MACHINE = Machine(plan_obstacle=("no NVIDIA GPU on this machine", "Run it on the GPU that will serve the plan"))
@@ -125,6 +127,18 @@ def test_where_the_timing_cache_lies_and_how_many_contexts_run_change_no_step() 
     words = ("tensorrt.timing_cache=/elsewhere", "tensorrt.concurrency=8")
     before, after = steps(*COSYVOICE2, machine=GPU), steps(*COSYVOICE2, *words, machine=GPU)
     assert [step.params for step in before.values()] == [step.params for step in after.values()]
+
+
+def test_where_only_another_gpus_plan_is_there_the_reason_names_it(tmp_path: Path) -> None:
+    step = steps(*COSYVOICE2, f"artifacts={tmp_path}", machine=GPU)[f"export_plan:{ESTIMATOR}"]
+    step = replace(step, inputs={})
+    digests = Digests(tmp_path / "memo.json")
+    assert decide(step, digests).reasons == ("not built yet",)
+    (tmp_path / "cosyvoice2").mkdir()
+    (tmp_path / "cosyvoice2/flow.decoder.estimator.fp32.l40s-sm89.plan").touch()
+    (tmp_path / "cosyvoice2/flow.decoder.estimator.fp16.l40s-sm89.plan").touch()
+    other = "flow.decoder.estimator.fp32.l40s-sm89.plan"
+    assert decide(step, digests).reasons == (f"not built for this machine yet; there is {other}",)
 
 
 def test_a_plan_of_another_tensorrt_or_gpu_is_another_step() -> None:

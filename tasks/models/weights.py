@@ -71,7 +71,7 @@ def _load(path: Path) -> Any:
             remedy="Save only tensors: torch.save(model.state_dict(), path)",
         ) from error
     except Exception as error:  # a damaged archive can make the reader raise almost anything
-        raise _damaged(path, " ".join(str(error).split())[:200] or type(error).__name__) from error
+        raise _damaged(path, " ".join(f"{type(error).__name__}: {error}".split())[:200]) from error
 
 
 def _is_mappable(path: Path) -> bool:
