@@ -1,16 +1,24 @@
-"""Runs an ONNX file in ONNX Runtime with all graph optimisations, and says which provider really runs it."""
+"""Runs an ONNX file in ONNX Runtime with all graph optimisations, and says which provider really runs it.
 
+Its CPU provider computes hardly anything in bf16; such a file is opened there as its widened twin.
+"""
+
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import onnxruntime
 import torch
+from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NoKernel
 from torch import Tensor
+from torch.utils.dlpack import from_dlpack
 
 from tasks.errors import UserError
 from tasks.runtimes.contract import Shapes
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+BF16, BF16_TENSOR = 16, "tensor(bfloat16)"  # ONNX's number and ONNX Runtime's name
+EMULATED = " (bf16 emulated: computed in fp32, rounded after each operator)"
 ERRORS_ONLY = 3
 # TF32 would round to 10 bits what is verified as fp32.
 PROVIDERS = {"cpu": [CPU], "cuda": [(CUDA, {"use_tf32": "0"}), CPU]}
@@ -30,13 +38,16 @@ def open_artifact(path: Path, *, device: str, threads: int = 1, frugal: bool = F
     kind = device.partition(":")[0]
     if kind == "cuda":
         onnxruntime.preload_dlls()  # the CUDA libraries that come with PyTorch's wheels
+    options, note = _options(threads, frugal=frugal), ""
     try:
-        session = onnxruntime.InferenceSession(path, _options(threads, frugal=frugal), providers=PROVIDERS[kind])
+        try:
+            session = onnxruntime.InferenceSession(path, options, providers=PROVIDERS[kind])
+        except NoKernel:
+            if kind != "cpu" or (twin := _opened_twin(path, options)) is None:
+                raise
+            session, note = twin, EMULATED
     except Exception as error:  # ONNX Runtime's errors share no base class
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(
-            "ONNX Runtime cannot load it", where=path, value=reason, remedy="Build it again: doit export_onnx"
-        ) from error
+        raise _cannot_load(path, kind, error) from error
     provider = session.get_providers()[0]
     if kind == "cuda" and provider != CUDA:
         raise UserError(
@@ -45,7 +56,7 @@ def open_artifact(path: Path, *, device: str, threads: int = 1, frugal: bool = F
             value=provider,
             remedy="Install an onnxruntime-gpu that matches the CUDA libraries, or set verify.device=cpu",
         )
-    return OnnxRuntimeSession(session, provider=provider)
+    return OnnxRuntimeSession(session, provider=provider + note)
 
 
 class OnnxRuntimeSession:
@@ -57,10 +68,48 @@ class OnnxRuntimeSession:
             value.name: tuple(size if isinstance(size, int) else None for size in value.shape)
             for value in session.get_inputs()
         }
+        ends = (*session.get_inputs(), *session.get_outputs())
+        self._speaks_bf16 = any(value.type == BF16_TENSOR for value in ends)
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        if self._speaks_bf16:
+            values = {name: _ort_value(value) for name, value in inputs.items()}
+            return tuple(_tensor(value) for value in self._session.run_with_ort_values(None, values))
         arrays = {name: value.detach().cpu().numpy() for name, value in inputs.items()}
         return tuple(torch.from_numpy(array) for array in self._session.run(None, arrays))
+
+
+def _opened_twin(path: Path, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession | None:
+    from tasks.runtimes.bf16_twin import write_twin  # other files need not wait for onnx to be imported
+
+    with tempfile.TemporaryDirectory() as folder:
+        twin = Path(folder) / "twin.onnx"
+        if not write_twin(path, twin):
+            return None
+        return onnxruntime.InferenceSession(twin, options, providers=PROVIDERS["cpu"])
+
+
+def _ort_value(value: Tensor) -> onnxruntime.OrtValue:
+    """numpy has no bfloat16: its bits are handed over as integers. With CUDA this has not been run yet."""
+    array = value.detach().cpu().contiguous()
+    if array.dtype != torch.bfloat16:
+        return onnxruntime.OrtValue.ortvalue_from_numpy(array.numpy())
+    bits = array.view(torch.uint16).numpy()
+    return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, BF16)
+
+
+def _tensor(value: onnxruntime.OrtValue) -> Tensor:
+    if value.data_type() == BF16_TENSOR:
+        return from_dlpack(value)
+    return torch.from_numpy(value.numpy())
+
+
+def _cannot_load(path: Path, kind: str, error: Exception) -> UserError:
+    reason = str(error).strip().splitlines()[0]
+    remedy = "Build it again: doit export_onnx"
+    if kind == "cuda" and isinstance(error, NoKernel):
+        remedy = "Set verify.device=cpu"
+    return UserError("ONNX Runtime cannot load it", where=path, value=reason, remedy=remedy)
 
 
 def _options(threads: int, *, frugal: bool) -> onnxruntime.SessionOptions:
