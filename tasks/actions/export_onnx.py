@@ -1,7 +1,7 @@
 """Exports one component as an ONNX file that is proven to be what was asked for.
 
-Trace, simplify, convert to fp16 if asked, write once, check. Why dynamo is the default exporter, on CosyVoice 2's
-full-size estimator at opset 18, one thread:
+Trace, simplify, convert to fp16 or bf16 if asked, write once, check. Why dynamo is the default exporter, on
+CosyVoice 2's full-size estimator at opset 18, one thread:
 
                  nodes   CPU time   peak     ONNX Runtime at (2, 80, 500)
     dynamo       1,805   26 s       1.4 GB   1,095 ms (eager PyTorch: 1,900 ms)
@@ -22,8 +22,9 @@ import torch
 from torch import nn
 
 from tasks.actions.onnx_check import check
-from tasks.actions.onnx_half import clamp_masks, kept_nodes, require_types, to_half
-from tasks.actions.onnx_range import require_finite, too_loud_for_half
+from tasks.actions.onnx_formats import NARROW, Narrow
+from tasks.actions.onnx_narrow import clamp_masks, kept_nodes, require_types, to_narrow
+from tasks.actions.onnx_range import require_finite, too_loud
 from tasks.actions.onnx_simplify import simplify
 from tasks.actions.onnx_trace import dynamic_axes, trace
 from tasks.actions.onnx_write import declare, provenance, write
@@ -31,7 +32,7 @@ from tasks.actions.samples import make_trial, static_sizes
 from tasks.errors import UserError
 from tasks.job import Job
 
-PRECISIONS = ("fp32", "fp16")
+PRECISIONS = ("fp32", *NARROW)
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -39,12 +40,12 @@ def run(job: Job) -> dict[str, Any]:
 
     Params:
         component: declaration with `name`, `loader`, `inputs`, `outputs`, `axes`, `options`.
-        precision: `name`, fp32 or fp16; fp16 files take and return fp16.
+        precision: `name`, fp32, fp16 or bf16; the file takes and returns the same.
         onnx: opset, exporter, constant_folding, simplify, dynamic_batch, keep_fp32, external_data.
 
     Raises:
         UserError: an opset or a module that the exporter cannot export; a file that is not what was asked for;
-            a graph that fp16 cannot hold; whatever the loader raises.
+            a graph that the precision cannot hold; whatever the loader raises.
     """
     component, settings, precision = job.params["component"], job.params["onnx"], job.params["precision"]["name"]
     if precision not in PRECISIONS:
@@ -55,10 +56,11 @@ def run(job: Job) -> dict[str, Any]:
             remedy=f"Use one of {', '.join(PRECISIONS)}",
         )
     dynamic = dynamic_axes(component, dynamic_batch=settings["dynamic_batch"])
+    narrow = NARROW.get(precision)
     model, samples = _traced(job)
     facts: dict[str, Any] = {"exporter": settings["exporter"]}
-    if precision == "fp16":
-        facts |= _halved(model, settings["keep_fp32"], samples)
+    if narrow:
+        facts |= _narrowed(model, narrow, settings["keep_fp32"], samples)
     about = provenance(
         component, step=job.step, precision=precision, exporter=settings["exporter"], weights=job.inputs["weights"]
     )
@@ -69,8 +71,8 @@ def run(job: Job) -> dict[str, Any]:
     facts |= check(
         job.outputs["onnx"], component=component, precision=precision, opset=settings["opset"], dynamic=dynamic
     )
-    if precision == "fp16":
-        require_finite(job.outputs["onnx"], samples)
+    if narrow:
+        require_finite(job.outputs["onnx"], samples, narrow)
     return facts
 
 
@@ -98,12 +100,15 @@ def _samples(component: Mapping[str, Any], static: Mapping[str, int]) -> list[di
     return samples
 
 
-def _halved(model: ir.Model, keep: list[str], samples: list[dict[str, torch.Tensor]]) -> dict[str, Any]:
+def _narrowed(
+    model: ir.Model, narrow: Narrow, keep: list[str], samples: list[dict[str, torch.Tensor]]
+) -> dict[str, Any]:
     require_types(model)
-    clamped = clamp_masks(model)
-    named, loud = kept_nodes(model, keep), too_loud_for_half(model, samples)
+    clamped = clamp_masks(model, narrow)
+    named = kept_nodes(model, keep, narrow)
+    loud = too_loud(model, samples, narrow) if narrow.short_range else set()
     operators = Counter(node.op_type for node in named | loud)
-    to_half(model, named | loud)
+    to_narrow(model, named | loud, narrow)
     return {
         "nodes_kept_fp32": operators.total(),
         "operators_kept_fp32": dict(operators.most_common()),

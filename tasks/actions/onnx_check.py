@@ -7,9 +7,10 @@ from typing import Any
 
 import onnx
 
+from tasks.actions.onnx_formats import NARROW
 from tasks.errors import UserError
 
-ELEMENT_TYPES = {"fp32": onnx.TensorProto.FLOAT, "fp16": onnx.TensorProto.FLOAT16}
+ELEMENT_TYPES = {"fp32": onnx.TensorProto.FLOAT} | {name: narrow.type.value for name, narrow in NARROW.items()}
 
 
 def check(

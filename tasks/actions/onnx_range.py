@@ -1,7 +1,7 @@
-"""Finds what fp16 cannot hold before a graph is converted to it, keeps that in fp32, and tries the converted file.
+"""Finds what fp16 cannot hold before a graph is converted to it, and tries a converted file, fp16 or bf16.
 
 The largest value of every tensor is measured in fp32, because ONNX Runtime computes many fp16 operators in fp32 on a
-CPU and never rounds between them: a graph that overflows on a GPU passes there. Then the converted file is run.
+CPU and never rounds between them: a graph that overflows on a GPU passes there.
 """
 
 import tempfile
@@ -13,10 +13,10 @@ import onnx_ir as ir
 import onnxruntime
 from torch import Tensor
 
+from tasks.actions.onnx_formats import Narrow
 from tasks.errors import UserError
 from tasks.runtimes.onnxruntime_session import OnnxRuntimeSession, open_artifact
 
-LARGEST = float(np.finfo(np.float16).max)
 HEADROOM = 4.0  # real inputs may be louder than the samples
 MOVES = {"Reshape", "Transpose", "Unsqueeze", "Squeeze", "Slice", "Concat", "Expand", "Identity", "Split", "Pad"}
 AT_ONCE = 200  # tensors fetched per run when looking for the first that is not finite
@@ -24,8 +24,8 @@ AT_ONCE = 200  # tensors fetched per run when looking for the first that is not 
 Samples = Iterable[Mapping[str, Tensor]]
 
 
-def too_loud_for_half(model: ir.Model, samples: Samples) -> set[ir.Node]:
-    """The nodes of the fp32 graph that make numbers which fp16 does not have, and those that read them.
+def too_loud(model: ir.Model, samples: Samples, narrow: Narrow) -> set[ir.Node]:
+    """The nodes of the fp32 graph that make numbers which the format does not have, and those that read them.
 
     All of them have to stay in fp32. A residual stream is a chain of such sums; what normalises it ends the chain.
 
@@ -33,7 +33,7 @@ def too_loud_for_half(model: ir.Model, samples: Samples) -> set[ir.Node]:
         UserError: fp32 itself is not enough; names the first node.
     """
     nodes, peaks = list(model.graph), _peaks(model, samples)
-    waiting = [nodes[place] for place, peak in peaks.items() if peak > LARGEST]
+    waiting = [nodes[place] for place, peak in peaks.items() if peak > narrow.largest]
     loud = set(waiting)
     while waiting:
         for reader in [use.node for output in waiting.pop().outputs for use in output.uses()]:
@@ -63,21 +63,21 @@ def _peaks(model: ir.Model, samples: Samples) -> dict[int, float]:
     return dict(zip(places, largest.tolist(), strict=True))
 
 
-def require_finite(path: Path, samples: Samples) -> None:
-    """Run the fp16 file.
+def require_finite(path: Path, samples: Samples, narrow: Narrow) -> None:
+    """Run the converted file.
 
     Raises:
         UserError: an output has NaN or Inf; names the first node that makes one, and the setting.
     """
     session = open_artifact(path, device="cpu", threads=1)
     for sample in samples:
-        half = {name: value.half() if value.is_floating_point() else value for name, value in sample.items()}
-        if not all(output.isfinite().all() for output in session(half)):
+        given = {name: x.to(narrow.dtype) if x.is_floating_point() else x for name, x in sample.items()}
+        if not all(output.isfinite().all() for output in session(given)):
             del session
-            node = _first_not_finite(path, half)
+            node = _first_not_finite(path, given, narrow)
             keep = f"'onnx.keep_fp32=[...,\"{node.name}\"]', or all {node.op_type}"
             remedy = f"Keep it and what reads it in fp32: {keep}; where an output is so large, set precision=fp32"
-            raise _overflow(node, "makes NaN or Inf in fp16", remedy=remedy)
+            raise _overflow(node, f"makes NaN or Inf in {narrow.name}", remedy=remedy)
 
 
 def _probed(model: ir.Model) -> tuple[ir.Model, list[int]]:
@@ -116,10 +116,10 @@ def _overflow(node: ir.Node, what: str, *, remedy: str) -> UserError:
     return UserError(f"the node {what}", where=f"{node.op_type} {node.name}", remedy=remedy)
 
 
-def _first_not_finite(path: Path, sample: Mapping[str, Tensor]) -> ir.Node:
-    """Fetch every fp16 tensor, some at a time: as an output it really is fp16."""
+def _first_not_finite(path: Path, sample: Mapping[str, Tensor], narrow: Narrow) -> ir.Node:
+    """Fetch every tensor, some at a time: as an output a narrow one really is narrow."""
     model = ir.load(path)
-    nodes = [node for node in model.graph if node.outputs[0].dtype in {ir.DataType.FLOAT, ir.DataType.FLOAT16}]
+    nodes = [node for node in model.graph if node.outputs[0].dtype in {ir.DataType.FLOAT, narrow.type}]
     for start in range(0, len(nodes), AT_ONCE):
         some = nodes[start : start + AT_ONCE]
         for node, values in zip(some, _fetched(model, some, path.parent, sample), strict=True):

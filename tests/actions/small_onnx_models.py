@@ -37,6 +37,13 @@ class Shouting(Plain):
         return (super().forward(x).abs() + 1.0) * 1000.0 * 1000.0
 
 
+class LogOfNegative(Plain):
+    """Is NaN wherever the projection is negative."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).log() * 2.0
+
+
 class BeyondHalf(Plain):
     """Multiplies by a number that fp16 does not have."""
 
@@ -54,11 +61,30 @@ class Masked(Plain):
         return hidden @ torch.softmax(scores + later * -1e10, dim=-1).transpose(1, 2)
 
 
+class Forbidden(Plain):
+    """Attends over time with masks of fp32's lowest number, or with minus infinity."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = super().forward(x)
+        scores = hidden.transpose(1, 2) @ hidden
+        later = torch.ones_like(scores).triu(1).bool()
+        lowest = scores.masked_fill(later, torch.finfo(torch.float32).min)
+        never = scores.masked_fill(later, float("-inf"))
+        return hidden @ (torch.softmax(lowest, dim=-1) + torch.softmax(never, dim=-1)).transpose(1, 2)
+
+
 class Clock(Plain):
     """Adds the sine of an angle of some hundred radians."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x) * 0.01 + torch.sin(x * 300.0)
+
+
+class Positions(Plain):
+    """Adds the number of each frame, counted in floats."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + torch.arange(x.size(2), device=x.device, dtype=torch.float32) / 4096
 
 
 class Bits(nn.Module):

@@ -254,10 +254,40 @@ def test_mask_constants_are_clamped_and_attention_stays_right(tmp_path):
     assert (outputs(path, {"x": x}).float() - module(x.float())).abs().max() <= 2e-2
 
 
+@EXPORTERS
+@pytest.mark.parametrize("keep", [[], ["Softmax"]])
+def test_masks_beyond_bf16_stay_finite_and_attention_stays_right(tmp_path, exporter, keep):
+    """Rounded to bf16, fp32's lowest number would be minus infinity."""
+    module, path = small_export("Forbidden", tmp_path, precision="bf16", exporter=exporter, keep_fp32=keep)
+    x = torch.randn(2, 8, 21).bfloat16()
+    assert (outputs(path, {"x": x}).float() - module(x.float())).abs().max() <= 5e-2
+
+
+def test_nothing_is_too_loud_for_bf16(tmp_path):
+    module, path = small_export("Shouting", tmp_path, precision="bf16", keep_fp32=[])
+    x = torch.randn(2, 8, 9).bfloat16()
+    assert torch.allclose(outputs(path, {"x": x}).float(), module(x.float()), rtol=2e-2)
+    assert onnx.TensorProto.FLOAT not in element_types(path).values()
+
+
+def test_nan_in_bf16_names_the_node_that_makes_it(tmp_path):
+    with pytest.raises(UserError, match=r"makes NaN or Inf in bf16.*Log"):
+        small_export("LogOfNegative", tmp_path, precision="bf16", keep_fp32=[])
+
+
 def test_angle_of_a_kept_sine_is_computed_in_fp32(tmp_path):
     module, path = small_export("Clock", tmp_path, precision="fp16", keep_fp32=["Sin"])
     x = torch.randn(2, 8, 21).half()
     assert (outputs(path, {"x": x}).float() - module(x.float())).abs().max() <= 2e-3
+
+
+@EXPORTERS
+@pytest.mark.parametrize(("precision", "dtype"), [("fp16", torch.float16), ("bf16", torch.bfloat16)])
+def test_positions_are_counted_in_fp32(tmp_path, exporter, precision, dtype):
+    """2999 is a number of neither format."""
+    module, path = small_export("Positions", tmp_path, precision=precision, exporter=exporter)
+    x = torch.randn(2, 8, 2999).to(dtype)
+    assert (outputs(path, {"x": x}).float() - module(x.float())).abs().max() <= 32 * torch.finfo(dtype).eps
 
 
 @EXPORTERS
