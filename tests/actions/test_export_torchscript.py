@@ -98,6 +98,15 @@ def test_half_precision_encoder_is_near_the_published_outputs(half_encoder: Any,
     assert torch.equal(masks, expected["masks"])
 
 
+def test_bf16_encoder_is_near_the_published_outputs(tmp_path: Path) -> None:
+    _, path = export_encoder(tmp_path, precision="bf16")
+    for name in golden_names("cosyvoice2", "flow_encoder"):
+        ys, masks, expected = call(torch.jit.load(path), name, torch.bfloat16)
+        assert ys.dtype == torch.bfloat16
+        torch.testing.assert_close(ys.float(), expected["ys"], atol=0.16, rtol=0)
+        assert torch.equal(masks, expected["masks"])
+
+
 def test_streaming_changes_the_output_of_one_file(encoder: Any) -> None:
     xs, xs_lens = torch.randn(1, 20, 48), torch.tensor([20])
     assert not torch.allclose(encoder(xs, xs_lens, streaming=True)[0], encoder(xs, xs_lens)[0], atol=1e-3)
@@ -181,9 +190,10 @@ def test_cpu_file_is_optimized_and_its_facts_say_so(tmp_path: Path) -> None:
     assert "aten::linear" not in operators(path)  # turned into products with weights transposed beforehand
 
 
-def test_products_of_a_half_precision_file_for_the_cpu_stay_as_they_are(tmp_path: Path) -> None:
-    """With the weight transposed they are forty times slower."""
-    facts, path = export_encoder(tmp_path, target="cpu", precision="fp16")
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_products_of_a_half_precision_file_for_the_cpu_stay_as_they_are(tmp_path: Path, precision: str) -> None:
+    """With the weight transposed they are up to forty times slower."""
+    facts, path = export_encoder(tmp_path, target="cpu", precision=precision)
     assert not facts["optimized_for_inference"]
     assert "aten::linear" in operators(path)
 
