@@ -13,10 +13,11 @@ from tasks.actions.preflight_memory import ProfileMemory
 from tasks.actions.samples import make_trial
 from tasks.profiles import Profile, corners
 from tasks.runtimes.contract import Runtime
-from tasks.runtimes.onnxruntime_session import open_artifact
+from tasks.runtimes.onnxruntime_session import EMULATED, open_artifact
 from tasks.runtimes.tensorrt_tensors import DTYPES
 
 SLACK = 1.5  # measured: ONNX Runtime takes up to 1.2 times the estimate
+EMULATION = 2.0  # bf16 tensors are estimated as such and held as fp32
 SEED = 0
 MEMINFO = Path("/proc/meminfo")
 
@@ -54,6 +55,7 @@ def run_corners(
         available: bytes of memory that may be used; None: what the machine has free.
     """
     session = open_artifact(onnx, device="cpu", threads=threads, frugal=True)
+    slack = SLACK * (EMULATION if session.provider.endswith(EMULATED) else 1.0)
     room = available if available is not None else _free_memory()
     wanted = [
         (index, name, sizes) for index, profile in enumerate(profiles) for name, sizes in corners(profile).items()
@@ -62,7 +64,7 @@ def run_corners(
     for index, name, sizes in watch(wanted, label="corners of the profiles", total=len(wanted)):
         key = tuple(sorted(sizes.items()))
         if key not in found:
-            needed = int(SLACK * memory[index].corners[name].peak)
+            needed = int(slack * memory[index].corners[name].peak)
             found[key] = _run_corner(session, graph, component, Corner(index, name, sizes), needed=needed, room=room)
     return list(found.values())
 
