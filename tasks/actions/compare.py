@@ -91,7 +91,7 @@ def _tried(
     dtype: torch.dtype,
     verify: Mapping[str, Any],
 ) -> dict[str, Any]:
-    rounded = {name: value.to(dtype) if value.is_floating_point() else value for name, value in trial.inputs.items()}
+    rounded = {name: _rounded(value, artifact.dtypes.get(name, dtype)) for name, value in trial.inputs.items()}
     exact = {name: value.float() if value.is_floating_point() else value for name, value in rounded.items()}
     expected, reference_ms = _timed(lambda: reference(exact))
     found, artifact_ms = _timed(lambda: artifact(rounded))
@@ -112,6 +112,10 @@ def _tried(
         "failures": {name: reasons for name, reasons in failures.items() if reasons},
         "milliseconds": {"artifact": artifact_ms, "reference": reference_ms},
     }
+
+
+def _rounded(value: Tensor, dtype: torch.dtype) -> Tensor:
+    return value.to(dtype) if value.is_floating_point() else value
 
 
 def _require_same_shapes(pairs: Mapping[str, tuple[Tensor, Tensor]]) -> None:

@@ -60,7 +60,7 @@ def run(job: Job) -> dict[str, Any]:
     model, samples = _traced(job)
     facts: dict[str, Any] = {"exporter": settings["exporter"]}
     if narrow:
-        facts |= _narrowed(model, narrow, settings["keep_fp32"], samples)
+        facts |= _narrowed(model, narrow, component, settings["keep_fp32"], samples)
     about = provenance(
         component, step=job.step, precision=precision, exporter=settings["exporter"], weights=job.inputs["weights"]
     )
@@ -101,14 +101,18 @@ def _samples(component: Mapping[str, Any], static: Mapping[str, int]) -> list[di
 
 
 def _narrowed(
-    model: ir.Model, narrow: Narrow, keep: list[str], samples: list[dict[str, torch.Tensor]]
+    model: ir.Model,
+    narrow: Narrow,
+    component: Mapping[str, Any],
+    keep: list[str],
+    samples: list[dict[str, torch.Tensor]],
 ) -> dict[str, Any]:
     require_types(model)
     clamped = clamp_masks(model, narrow)
     named = kept_nodes(model, keep, narrow)
     loud = too_loud(model, samples, narrow) if narrow.short_range else set()
     operators = Counter(node.op_type for node in named | loud)
-    to_narrow(model, named | loud, narrow)
+    to_narrow(model, named | loud, narrow, wide_inputs=narrow.wide_inputs(component))
     return {
         "nodes_kept_fp32": operators.total(),
         "operators_kept_fp32": dict(operators.most_common()),

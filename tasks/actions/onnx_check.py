@@ -30,7 +30,7 @@ def check(
     _require(path, "opset", opset, _opset(model), remedy="Set onnx.exporter=torchscript for opsets below 18")
     _require_tensors(path, model.graph.input, _shapes(component["inputs"]), dynamic)
     _require_tensors(path, model.graph.output, dict(component["outputs"]), dynamic)
-    _require_precision(path, model, precision)
+    _require_precision(path, model, component, precision)
     return _described(path, model)
 
 
@@ -73,11 +73,13 @@ def _dims(value: onnx.ValueInfoProto) -> list[int | str]:
     return [dim.dim_param or ("?" if not dim.HasField("dim_value") else dim.dim_value) for dim in dims]
 
 
-def _require_precision(path: Path, model: onnx.ModelProto, precision: str) -> None:
-    wanted, floats = ELEMENT_TYPES[precision], set(ELEMENT_TYPES.values())
+def _require_precision(path: Path, model: onnx.ModelProto, component: Mapping[str, Any], precision: str) -> None:
+    floats = set(ELEMENT_TYPES.values())
+    wide = NARROW[precision].wide_inputs(component) if precision in NARROW else frozenset()
     for value in (*model.graph.input, *model.graph.output):
         found = value.type.tensor_type.elem_type
         if found in floats:
+            wanted = ELEMENT_TYPES["fp32" if value.name in wide else precision]
             name = onnx.TensorProto.DataType.Name
             _require(path, f"number format of {value.name}", name(wanted), name(found), remedy=_OTHER_EXPORTER)
 

@@ -6,7 +6,7 @@ Here every tensor has one type, every tensor is cast at most once each way, and 
 """
 
 import fnmatch
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -69,12 +69,15 @@ def require_types(model: ir.Model) -> None:
         raise RuntimeError(f"no type could be inferred for the outputs of {', '.join(map(str, untyped[:5]))}")
 
 
-def to_narrow(model: ir.Model, kept: set[ir.Node], narrow: Narrow) -> None:
-    """Convert the graph in place, its inputs and outputs included."""
+def to_narrow(
+    model: ir.Model, kept: set[ir.Node], narrow: Narrow, *, wide_inputs: Collection[str] = frozenset()
+) -> None:
+    """Convert the graph in place, its inputs and outputs included, but for the inputs named."""
     work = _Conversion(model, narrow)
     outputs = [value for value in model.graph.outputs if value.dtype == FLOAT]
     for given in model.graph.inputs:
-        _retype(given, narrow.type)
+        if given.name not in wide_inputs:
+            _retype(given, narrow.type)
     floats = {output for node in model.graph for output in node.outputs if output.dtype == FLOAT}
     for node in list(model.graph):  # without the casts that are added meanwhile
         type_ = FLOAT if node in kept else narrow.type

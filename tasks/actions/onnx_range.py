@@ -71,7 +71,7 @@ def require_finite(path: Path, samples: Samples, narrow: Narrow) -> None:
     """
     session = open_artifact(path, device="cpu", threads=1)
     for sample in samples:
-        given = {name: x.to(narrow.dtype) if x.is_floating_point() else x for name, x in sample.items()}
+        given = {name: x.to(session.dtypes[name]) for name, x in sample.items()}
         if not all(output.isfinite().all() for output in session(given)):
             del session
             node = _first_not_finite(path, given, narrow)

@@ -6,8 +6,10 @@ A runtime module also has `open_artifact(path, *, device, threads) -> Runtime`.
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
+Dtypes = Mapping[str, torch.dtype]
 Shapes = Mapping[str, tuple[int | None, ...]]
 ABOUT = "voxkiln.json"  # record of a TorchScript file that tells what it is and which options it is called with
 
@@ -17,11 +19,15 @@ class Runtime(Protocol):
 
     Attributes:
         provider: what really ran it, "CUDAExecutionProvider" for example; never what was merely asked for.
+        dtypes: of the inputs that the artifact takes in one dtype only; empty if nothing is known.
         shapes: sizes of the inputs that are fixed in the artifact, None where any fits; empty if nothing is known.
     """
 
     @property
     def provider(self) -> str: ...
+
+    @property
+    def dtypes(self) -> Dtypes: ...
 
     @property
     def shapes(self) -> Shapes: ...

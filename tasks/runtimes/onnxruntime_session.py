@@ -14,11 +14,19 @@ from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
 from tasks.errors import UserError
-from tasks.runtimes.contract import Shapes
+from tasks.runtimes.contract import Dtypes, Shapes
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 BF16, BF16_TENSOR = 16, "tensor(bfloat16)"  # ONNX's number and ONNX Runtime's name
 EMULATED = " (bf16 emulated: computed in fp32, rounded after each operator)"
+DTYPES = {
+    "tensor(float)": torch.float32,
+    "tensor(float16)": torch.float16,
+    BF16_TENSOR: torch.bfloat16,
+    "tensor(int32)": torch.int32,
+    "tensor(int64)": torch.int64,
+    "tensor(bool)": torch.bool,
+}
 ERRORS_ONLY = 3
 # TF32 would round to 10 bits what is verified as fp32.
 PROVIDERS = {"cpu": [CPU], "cuda": [(CUDA, {"use_tf32": "0"}), CPU]}
@@ -68,6 +76,7 @@ class OnnxRuntimeSession:
             value.name: tuple(size if isinstance(size, int) else None for size in value.shape)
             for value in session.get_inputs()
         }
+        self.dtypes: Dtypes = {value.name: DTYPES[value.type] for value in session.get_inputs() if value.type in DTYPES}
         ends = (*session.get_inputs(), *session.get_outputs())
         self._speaks_bf16 = any(value.type == BF16_TENSOR for value in ends)
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tasks.runtimes.contract import Shapes, as_tuple, moved
+from tasks.runtimes.contract import Dtypes, Shapes, as_tuple, moved
 
 
 class PyTorchModule:
@@ -23,6 +23,7 @@ class PyTorchModule:
     def __init__(self, module: nn.Module, *, options: Mapping[str, Any], device: str) -> None:
         self._module, self._options, self._device = module.eval().to(device), dict(options), device
         self.provider = f"PyTorch {torch.__version__} on {device}"
+        self.dtypes: Dtypes = {}
         self.shapes: Shapes = {}
         self.causal = getattr(module, "forward_is_causal", lambda: True)()
 

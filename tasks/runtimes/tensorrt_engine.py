@@ -13,7 +13,7 @@ import torch
 
 from tasks.errors import UserError
 from tasks.runtimes.context_pool import ContextPool
-from tasks.runtimes.contract import Shapes
+from tasks.runtimes.contract import Dtypes, Shapes
 from tasks.runtimes.cuda_streams import CudaStreams, Streams
 from tasks.runtimes.tensorrt_library import collecting_logger, deserialize, import_tensorrt, read_plan, said
 from tasks.runtimes.tensorrt_tensors import PlanInterface, choose_profile, read_interface
@@ -90,6 +90,11 @@ class TensorRTEngine:
         """
         with self.acquire() as slot:
             return slot(inputs)
+
+    @property
+    def dtypes(self) -> Dtypes:
+        """See `tasks.runtimes.contract.Runtime`."""
+        return {tensor.name: tensor.dtype for tensor in self.interface.inputs}
 
     @property
     def shapes(self) -> Shapes:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tasks.errors import UserError
-from tasks.runtimes.contract import ABOUT, Shapes, as_tuple, moved
+from tasks.runtimes.contract import ABOUT, Dtypes, Shapes, as_tuple, moved
 
 
 def open_artifact(path: Path, *, device: str, threads: int) -> "TorchScriptModule":
@@ -39,6 +39,7 @@ class TorchScriptModule:
     def __init__(self, module: torch.jit.ScriptModule, *, options: Mapping[str, Any], device: str) -> None:
         self.module, self._options, self._device = module.eval(), dict(options), device
         self.provider = f"TorchScript, PyTorch {torch.__version__} on {device}"
+        self.dtypes: Dtypes = {}
         self.shapes: Shapes = {}
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:

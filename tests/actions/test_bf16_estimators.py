@@ -9,12 +9,15 @@ import pytest
 import torch
 
 from tasks.actions import compare, export_onnx, preflight
+from tasks.actions.agreement import agreement
 from tasks.actions.plan_graph import check_precision, describe_graph, load_graph
+from tasks.actions.samples import make_trial
 from tasks.config import load
 from tasks.context import Context, Machine, declaration
 from tasks.errors import UserError
 from tasks.job import Job
-from tasks.runtimes.onnxruntime_session import EMULATED
+from tasks.models.cosyvoice.folder import load_component
+from tasks.runtimes.onnxruntime_session import EMULATED, open_artifact
 from tasks.values import plain
 from tests.golden_cases import GOLDEN
 from tests.made_once import made_once
@@ -67,6 +70,23 @@ def test_it_passes_verification_on_a_cpu_and_the_report_says_how(exported, tmp_p
 
 
 @FAMILIES
+def test_its_velocity_is_true_to_inputs_that_nobody_has_rounded(exported, family):
+    """A time step in bf16 would leave 20 to 27 dB of it."""
+    session = open_artifact(exported(family), device="cpu")
+    random = torch.Generator().manual_seed(0)
+    job = bf16_job(family, "", {}, {})
+    component = job.params["component"]
+    module = load_component(component, config=job.inputs["config"], weights=job.inputs["weights"])
+    inputs = make_trial(component, {"batch": 2, "frames": 60, "mel": 80}, number=0, random=random).inputs
+    inputs["t"] = torch.tensor([0.2928932, 0.8435655])  # of the cosine schedule, no numbers of bf16
+    assert session.dtypes["t"] == torch.float32
+    (found,) = session({name: value.to(session.dtypes[name]) for name, value in inputs.items()})
+    with torch.inference_mode():
+        expected = module(**inputs, **component["options"])
+    assert agreement(found, expected, rtol=0, atol=0).snr_db > 35
+
+
+@FAMILIES
 def test_it_passes_preflight_as_a_bf16_graph(exported, tmp_path, family):
     path = exported(family)
     facts = preflight.run(bf16_job(family, "preflight", {"onnx": path}, {"report": tmp_path / "report.json"}))
@@ -80,9 +100,11 @@ def test_it_passes_preflight_as_a_bf16_graph(exported, tmp_path, family):
 
 
 @FAMILIES
-def test_the_graph_takes_and_returns_bf16_and_multiplies_matrices_in_it(exported, family):
+def test_the_graph_takes_and_returns_bf16_but_for_the_time_and_multiplies_matrices_in_it(exported, family):
     model = onnx.shape_inference.infer_shapes(onnx.load(exported(family)), strict_mode=True)
-    assert {value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.output)} == {16}
+    types = {value.name: value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.output)}
+    assert types.pop("t") == onnx.TensorProto.FLOAT
+    assert set(types.values()) == {onnx.TensorProto.BFLOAT16}
     types = {value.name: value.type.tensor_type.elem_type for value in model.graph.value_info}
     made = {(node.op_type, types[node.output[0]]) for node in model.graph.node if node.output[0] in types}
     assert {("MatMul", 16), ("Conv", 1), ("Softmax", 1)} <= made  # Conv: not before opset 22
