@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tasks.models.cosyvoice.token_flow import N_TIMESTEPS, TokenToMelFlow, length_of, prompt_condition
+from tasks.models.cosyvoice.token_flow import N_TIMESTEPS, TokenToMelFlow, prompt_condition
 
 STREAMING_SHARE = 0.5
 
@@ -51,19 +51,8 @@ class CausalFlow(TokenToMelFlow):
         )
         return {"loss": loss}
 
-    def speak(self, token: Tensor, *, prompt_token: Tensor, prompt_feat: Tensor, embedding: Tensor) -> Tensor:
-        mel, _ = self.inference(
-            token,
-            length_of(token),
-            prompt_token,
-            length_of(prompt_token),
-            prompt_feat,
-            length_of(prompt_feat),
-            embedding,
-            streaming=False,
-            finalize=True,
-        )
-        return mel
+    def whole_utterance(self) -> dict[str, Any]:
+        return {"streaming": False, "finalize": True}
 
     @torch.inference_mode()
     def inference(  # noqa: PLR0917 - the published order

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from tasks.models.cosyvoice.length_regulator import FRAMES_PER_SECOND
 from tasks.models.cosyvoice.masks import valid_mask
-from tasks.models.cosyvoice.token_flow import N_TIMESTEPS, TokenToMelFlow, length_of, prompt_condition
+from tasks.models.cosyvoice.token_flow import N_TIMESTEPS, TokenToMelFlow, prompt_condition
 
 
 class MaskedDiffWithXvec(TokenToMelFlow):
@@ -62,18 +62,8 @@ class MaskedDiffWithXvec(TokenToMelFlow):
         )
         return {"loss": loss}
 
-    def speak(self, token: Tensor, *, prompt_token: Tensor, prompt_feat: Tensor, embedding: Tensor) -> Tensor:
-        mel, _ = self.inference(
-            token,
-            length_of(token),
-            prompt_token,
-            length_of(prompt_token),
-            prompt_feat,
-            length_of(prompt_feat),
-            embedding,
-            flow_cache=embedding.new_zeros(1, self.output_size, 0, 2),
-        )
-        return mel
+    def whole_utterance(self) -> dict[str, Any]:
+        return {"flow_cache": torch.zeros(1, self.output_size, 0, 2)}
 
     @torch.inference_mode()
     def inference(  # noqa: PLR0917 - the published order

@@ -18,6 +18,7 @@ class TokenToMelFlow(nn.Module):
     """Embeds speech tokens and the speaker, and holds the decoder that solves the flow."""
 
     decoder: Any
+    inference: Any  # the published arguments differ between generations in the last
 
     def __init__(
         self, *, input_size: int, output_size: int, spk_embed_dim: int, vocab_size: int, decoder: nn.Module
@@ -39,6 +40,21 @@ class TokenToMelFlow(nn.Module):
             token: int (1, T); prompt_token: int (1, P), P = 0 without a prompt.
             prompt_feat: (1, F, mel), the prompt's mel; embedding: (1, spk_embed_dim).
         """
+        mel: Tensor
+        mel, _ = self.inference(
+            token,
+            _length_of(token),
+            prompt_token,
+            _length_of(prompt_token),
+            prompt_feat,
+            _length_of(prompt_feat),
+            embedding,
+            **self.whole_utterance(),
+        )
+        return mel
+
+    def whole_utterance(self) -> dict[str, Any]:
+        """The keyword arguments with which ``inference`` makes one utterance at once."""
         raise NotImplementedError
 
     def embed(self, token: Tensor, lengths: Tensor) -> Tensor:
@@ -48,7 +64,7 @@ class TokenToMelFlow(nn.Module):
         return embedded * mask.to(embedded.dtype)
 
 
-def length_of(sequence: Tensor) -> Tensor:
+def _length_of(sequence: Tensor) -> Tensor:
     """The length of one sequence (1, T, ...) as callers give it, int32 (1,)."""
     return torch.tensor([sequence.size(1)], dtype=torch.int32)
 
