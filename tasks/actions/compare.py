@@ -58,7 +58,7 @@ def run(job: Job) -> dict[str, Any]:
     artifact: Runtime = import_module(job.params["runtime"]).open_artifact(
         job.inputs["artifact"], device=device, threads=THREADS
     )
-    tried, left_out = _trials(job, static_sizes(module), getattr(artifact, "shapes", {}))
+    tried, left_out = _trials(job, static_sizes(module), artifact.shapes)
     results = [
         _tried(trial, artifact, reference, component=component, dtype=dtype, verify=verify)
         for trial in progress(tried, label="trials")
