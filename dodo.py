@@ -1,9 +1,9 @@
-"""voxkiln's tasks: `doit list` shows them, `doit` runs export_all. What they do is declared in tasks/declare.py."""
+"""voxkiln's tasks: `doit list` shows them, `doit` runs export_all. They are declared in tasks/workflow/declare.py."""
 
 from collections.abc import Iterator
 from typing import Any
 
-from tasks.declare import Workflow
+from tasks.workflow.declare import Workflow
 
 workflow = Workflow.from_command_line()
 DOIT_CONFIG = workflow.doit_config()

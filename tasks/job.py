@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+RECORDED = "recorded"  # role of inputs that are recorded inputs of a component, with anything behind it
+
 
 @dataclass(frozen=True)
 class Job:

@@ -1,1 +1,1 @@
-"""Tests; a package, so that tests in subfolders can import tests.golden_cases."""
+"""Tests; a package, so that tests in subfolders can import tests.support.golden_cases."""

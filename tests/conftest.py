@@ -11,8 +11,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 from filelock import FileLock
 
-from tests.checkpoints_for_tests import write_checkpoints
-from tests.project import GOLDEN, Project
+from tests.support.checkpoints import write_checkpoints
+from tests.support.project import GOLDEN, Project
 
 BUILT = ("conf", "tasks", "artifacts", "model", "checkpoints", "dodo.py")
 

@@ -1,1 +1,1 @@
-"""Heavy floor: one action per file, each `run(job) -> facts`, executed in a child process."""
+"""What the child runs: one verb per file or package, each with `run(job)`. Heavy."""

@@ -14,7 +14,7 @@ from tasks import checkpoints
 from tasks.checkpoints import Checkpoint
 from tasks.errors import UserError
 from tasks.job import Job
-from tasks.models.weights import open_checkpoint, save_checkpoint
+from tasks.models.loading.checkpoint_file import open_checkpoint, save_checkpoint
 from tasks.progress import progress
 
 GROUP_BYTES = 128 * 2**20

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from tasks.errors import UserError
 from tasks.job import Job
-from tasks.models.weights import save_checkpoint
+from tasks.models.loading.checkpoint_file import save_checkpoint
 
 
 def run(job: Job) -> dict[str, Any]:

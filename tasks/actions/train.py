@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from tasks.job import Job
-from tasks.models.weights import save_checkpoint
+from tasks.models.loading.checkpoint_file import save_checkpoint
 from tasks.progress import progress
 
 THREADS = 1  # sums depend on it, and so would the weights; the demo's tensors are too small to gain from more

@@ -1,1 +1,1 @@
-"""Heavy floor: the model families, as modules with the published state_dict names."""
+"""The model families, one package each, under the state_dict names of the original implementations. Heavy."""

@@ -1,1 +1,1 @@
-"""Heavy floor: one inference engine per file behind the contract in `contract.py`."""
+"""The engines that run artifacts, each behind the contract in base.py. Heavy."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from tasks.actions import average
 from tasks.errors import UserError
 from tasks.job import Job
-from tasks.models.weights import open_checkpoint
+from tasks.models.loading.checkpoint_file import open_checkpoint
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "average"
 

@@ -8,20 +8,22 @@ import onnx
 import pytest
 import torch
 
-from tasks.actions import compare, export_onnx, preflight
-from tasks.actions.agreement import agreement
-from tasks.actions.plan_graph import check_precision, describe_graph, load_graph
-from tasks.actions.samples import make_trial
-from tasks.config import load
-from tasks.context import Context, Machine, declaration
+from tasks.actions.build_plan.onnx_interface import check_precision, describe_graph, load_graph
+from tasks.actions.export_onnx import action as export_onnx
+from tasks.actions.inputs.generated import make_trial
+from tasks.actions.preflight import action as preflight
+from tasks.actions.verify import compare
+from tasks.actions.verify.metrics import agreement
 from tasks.errors import UserError
 from tasks.job import Job
 from tasks.models.cosyvoice.folder import load_component
-from tasks.runtimes.onnxruntime_session import EMULATED, open_artifact
-from tasks.values import plain
-from tests.golden_cases import GOLDEN
-from tests.made_once import made_once
-from tests.models.folders import config_of, weights_of
+from tasks.pipeline.component_params import Context, Machine, declaration
+from tasks.plain_data import plain
+from tasks.runtimes.onnxruntime_.session import EMULATED, open_artifact
+from tasks.settings.compose import load
+from tests.support.folders import config_of, weights_of
+from tests.support.golden_cases import GOLDEN
+from tests.support.made_once import made_once
 
 MODELS = {"cosyvoice1": "cosyvoice", "cosyvoice2": "cosyvoice2", "cosyvoice3": "cosyvoice3"}
 FAMILIES = pytest.mark.parametrize("family", MODELS)
@@ -41,7 +43,7 @@ def bf16_job(family: str, action: str, inputs: dict[str, Path], outputs: dict[st
         "onnx": plain(config.onnx),
         "verify": plain(config.verify),
         "tensorrt": {"profile": {"frames": [4, 20, 60]}},
-        "runtime": "tasks.runtimes.onnxruntime_session",
+        "runtime": "tasks.runtimes.onnxruntime_.session",
     }
     sources = {"config": config_of(family), "weights": weights_of(family)}
     return Job(f"{action}:{family}", "", sources | inputs, outputs, params)

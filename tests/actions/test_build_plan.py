@@ -14,17 +14,17 @@ import onnx
 import pytest
 
 from tasks import progress
-from tasks.actions.build_plan import build, run
-from tasks.actions.plan_inspection import read_inspection
-from tasks.actions.plan_progress import BuildProgress, Lines, progress_monitor, run_cancellable
-from tasks.devices import Gpu, gpus
+from tasks.actions.build_plan.action import build, run
+from tasks.actions.build_plan.inspection import read_inspection
+from tasks.actions.build_plan.progress import BuildProgress, Lines, progress_monitor, run_cancellable
 from tasks.errors import UserError
 from tasks.job import Job
-from tasks.runtimes.tensorrt_engine import load_engine
-from tests.fake_streams import FakeStreams
-from tests.onnx_samples import CHANNELS, component, small_estimator
-from tests.tensorrt_double import VERSIONS
-from tests.tensorrt_simulation import Machine
+from tasks.machine.gpus import Gpu, gpus
+from tasks.runtimes.tensorrt_.engine import load_engine
+from tests.support.fake_streams import FakeStreams
+from tests.support.onnx_samples import CHANNELS, component, small_estimator
+from tests.support.tensorrt_double import VERSIONS
+from tests.support.tensorrt_simulation import Machine
 
 GPU = Gpu(0, "NVIDIA H200", "9.0", "580.65.06")
 SETTINGS = {
@@ -54,7 +54,7 @@ def _job(
     (folder / "out").mkdir(exist_ok=True)
     return Job(
         step=f"export_plan:demo/small.estimator.{precision}",
-        action="tasks.actions.build_plan:run",
+        action="tasks.actions.build_plan.action:run",
         inputs={"onnx": path},
         outputs={"plan": folder / "out" / "small.plan"},
         params={
@@ -235,7 +235,7 @@ def test_a_plan_that_tells_no_formats_says_so_in_its_facts(machine, tmp_path):
 
 def test_on_10_a_weakly_typed_network_would_be_caught(tmp_path, monkeypatch):
     machine = Machine("10.13.3")
-    monkeypatch.setattr("tasks.actions.plan_builder.member", lambda enumeration, name: None)
+    monkeypatch.setattr("tasks.actions.build_plan.builder.member", lambda enumeration, name: None)
     _refused(machine, _job(tmp_path, precision="fp16"), "no layer computes in HALF")
 
 
@@ -413,7 +413,7 @@ class _Terminal(io.StringIO):
 
 @pytest.mark.parametrize(("where", "shown"), [(_Terminal, "Building Engine: "), (io.StringIO, "TensorRT: Building")])
 def test_progress_is_shown_where_a_step_shows_its_own_and_not_in_its_log(tmp_path, monkeypatch, capfd, where, shown):
-    monkeypatch.setattr("tasks.actions.plan_progress.LOG_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr("tasks.actions.build_plan.progress.LOG_EVERY_SECONDS", 0.0)
     monkeypatch.setattr("tasks.progress._stream", where())
     _build(Machine(), _job(tmp_path))
     assert shown in progress.stream().getvalue()
@@ -473,7 +473,7 @@ def test_a_real_plan_is_built_and_runs(tmp_path):
     torch = pytest.importorskip("torch")
     if not gpus() or not torch.cuda.is_available():
         pytest.skip("needs an NVIDIA GPU")
-    from tasks.runtimes.tensorrt_engine import open_artifact
+    from tasks.runtimes.tensorrt_.engine import open_artifact
 
     job = _job(tmp_path, precision="fp16", gpu=gpus()[0].slug, timing_cache=str(tmp_path / "cache"))
     facts = run(job)

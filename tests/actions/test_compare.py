@@ -12,14 +12,15 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from tasks.actions import export_onnx, export_torchscript
-from tasks.actions.compare import run
+from tasks.actions.export_onnx import action as export_onnx
+from tasks.actions.export_torchscript import action as export_torchscript
+from tasks.actions.verify.compare import run
 from tasks.errors import UserError
 from tasks.job import Job
-from tasks.models.weights import save_checkpoint
-from tests.actions import small_onnx_models
-from tests.actions.onnx_jobs import ENCODER, estimator_component, export_job, saved_weights, small_component, verify_job
-from tests.golden_cases import golden_case
+from tasks.models.loading.checkpoint_file import save_checkpoint
+from tests.support import small_onnx_models
+from tests.support.golden_cases import golden_case
+from tests.support.onnx_jobs import ENCODER, estimator_component, export_job, saved_weights, small_component, verify_job
 
 COMPONENT = estimator_component()
 

@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tasks.actions import compare
-from tasks.actions.export_onnx import run
+from tasks.actions.export_onnx.action import run
+from tasks.actions.verify import compare
 from tasks.errors import UserError
 from tasks.models.cosyvoice.folder import load_component
-from tasks.runtimes.onnxruntime_session import open_artifact
-from tests.actions import small_onnx_models
-from tests.actions.onnx_jobs import ENCODER, estimator_component, export_job, saved_weights, small_component, verify_job
-from tests.golden_cases import golden_case, golden_names
+from tasks.runtimes.onnxruntime_.session import open_artifact
+from tests.support import small_onnx_models
+from tests.support.golden_cases import golden_case, golden_names
+from tests.support.onnx_jobs import ENCODER, estimator_component, export_job, saved_weights, small_component, verify_job
 
 EXPORTERS = pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
 CASES = golden_names("cosyvoice2", "est_")
@@ -173,7 +173,7 @@ def test_weights_beside_the_file_are_referred_to_by_name(tmp_path):
 
 
 def test_weights_beyond_the_limit_of_one_file_go_beside_it(tmp_path, monkeypatch):
-    monkeypatch.setattr("tasks.actions.onnx_write.EMBEDDED_LIMIT", 1000)
+    monkeypatch.setattr("tasks.actions.export_onnx.write.EMBEDDED_LIMIT", 1000)
     assert run(export_job(estimator_component(), tmp_path, exporter="torchscript"))["external_data"]
 
 

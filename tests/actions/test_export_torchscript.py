@@ -12,18 +12,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tasks.actions import export_torchscript
+from tasks.actions.export_torchscript import action as export_torchscript
 from tasks.errors import UserError
 from tasks.job import Job
-from tasks.runtimes.torchscript_module import open_artifact
-from tests.actions import small_models
-from tests.golden_cases import GOLDEN, golden_case, golden_names
+from tasks.runtimes.torchscript import open_artifact
+from tests.support import small_models
+from tests.support.golden_cases import GOLDEN, golden_case, golden_names
 
 ENCODER = {
     "name": "flow.encoder",
     "part": "flow",
     "loader": "tasks.models.cosyvoice.folder",
-    "module": "tasks.models.cosyvoice.upsample_encoder:UpsampleConformerEncoder",
+    "module": "tasks.models.cosyvoice.encoder.upsample:UpsampleConformerEncoder",
     "kept_methods": [],
 }
 
@@ -33,7 +33,7 @@ def job(folder: Path, component: dict[str, Any], weights: Path, config: Path, **
     (folder / precision).mkdir(parents=True, exist_ok=True)
     return Job(
         step=f"export_jit:test/{component['name']}.{precision}",
-        action="tasks.actions.export_torchscript:run",
+        action="tasks.actions.export_torchscript.action:run",
         inputs={"config": config, "weights": weights},
         outputs={"zip": folder / precision / f"{component['name']}.{precision}.zip"},
         params={

@@ -4,17 +4,20 @@ from pathlib import Path
 
 import pytest
 
-from tasks.actions import build_plan, export_onnx, preflight, verify_plan
-from tasks.config import load
-from tasks.context import Context, declaration
-from tasks.context import Machine as Host
-from tasks.devices import Gpu
+from tasks.actions.build_plan import action as build_plan
+from tasks.actions.export_onnx import action as export_onnx
+from tasks.actions.preflight import action as preflight
+from tasks.actions.verify import plan as verify_plan
 from tasks.job import Job
+from tasks.machine.gpus import Gpu
+from tasks.pipeline.component_params import Context, declaration
+from tasks.pipeline.component_params import Machine as Host
+from tasks.settings.compose import load
 from tests.actions.test_build_plan import SETTINGS
-from tests.golden_cases import GOLDEN
-from tests.models.folders import config_of, weights_of
-from tests.simulated_runtime import machine
-from tests.tensorrt_simulation import Machine
+from tests.support.folders import config_of, weights_of
+from tests.support.golden_cases import GOLDEN
+from tests.support.simulated_runtime import machine
+from tests.support.tensorrt_simulation import Machine
 
 GENERATIONS = {"cosyvoice1": "cosyvoice", "cosyvoice2": "cosyvoice2", "cosyvoice3": "cosyvoice3"}  # folder -> model
 LIMITS = {"rtol": 1e-2, "atol": 1e-4, "max_outside": 0, "max_peak_error": 1e-3, "min_snr_db": 60, "min_cosine": 0.999}
@@ -97,7 +100,7 @@ def test_every_estimator_is_built_and_verified(generation, version, tmp_path):
     verify = LIMITS | {"trials": 4, "seed": 0, "max_frames": 1000, "device": "cpu"}
     job = _job(
         "verify_plan", generation, {"report": tmp_path / "r.json"}, {"artifact": plan}, component,
-        verify=verify, runtime="tests.simulated_runtime",
+        verify=verify, runtime="tests.support.simulated_runtime",
     )  # fmt: skip
     (profile,) = verify_plan.run(job)["profiles"]
     assert profile["min_snr_db"] > 60

@@ -11,19 +11,19 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from tasks import progress
-from tasks.actions import export_onnx
-from tasks.actions.plan_graph import describe_graph, load_graph
-from tasks.actions.preflight import run
-from tasks.actions.preflight_corners import run_corners
-from tasks.actions.preflight_memory import estimate_profiles
-from tasks.actions.preflight_operators import check_operators, origin
-from tasks.actions.tensorrt_operators import FORMATS, NOT_READ
+from tasks.actions.build_plan.onnx_interface import describe_graph, load_graph
+from tasks.actions.export_onnx import action as export_onnx
+from tasks.actions.preflight.action import run
+from tasks.actions.preflight.corners import run_corners
+from tasks.actions.preflight.memory import estimate_profiles
+from tasks.actions.preflight.operator_table import FORMATS, NOT_READ
+from tasks.actions.preflight.operators import check_operators, origin
 from tasks.errors import UserError
 from tasks.job import Job
-from tasks.profiles import complete_profiles
-from tests.actions.onnx_jobs import export_job, saved_weights, small_component
-from tests.actions.small_onnx_models import Unreadable
-from tests.onnx_samples import CHANNELS, component, small_estimator
+from tasks.settings.shape_profiles import complete_profiles
+from tests.support.onnx_jobs import export_job, saved_weights, small_component
+from tests.support.onnx_samples import CHANNELS, component, small_estimator
+from tests.support.small_onnx_models import Unreadable
 
 PUBLISHED = {"profile": {"frames": [4, 500, 3000]}}
 
@@ -32,7 +32,7 @@ def _job(folder: Path, model: onnx.ModelProto, *, declared=None, precision="fp32
     onnx.save(model, folder / "small.onnx")
     return Job(
         step="preflight:demo/small",
-        action="tasks.actions.preflight:run",
+        action="tasks.actions.preflight.action:run",
         inputs={"onnx": folder / "small.onnx"},
         outputs={"report": folder / "report.json"},
         params={"component": declared or component(), "precision": {"name": precision}, "tensorrt": settings},

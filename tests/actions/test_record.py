@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from tasks.actions.record import run
-from tasks.config import load
 from tasks.errors import UserError
 from tasks.job import Job
 from tasks.models.cosyvoice.folder import load_part
-from tasks.models.weights import open_checkpoint
-from tests.golden_cases import GOLDEN
-from tests.models.folders import changed_weights, config_of, weights_of
+from tasks.models.loading.checkpoint_file import open_checkpoint
+from tasks.settings.compose import load
+from tests.support.folders import changed_weights, config_of, weights_of
+from tests.support.golden_cases import GOLDEN
 
 FAMILIES = {"cosyvoice1": "cosyvoice", "cosyvoice2": "cosyvoice2", "cosyvoice3": "cosyvoice3"}
 

@@ -14,9 +14,9 @@ from tasks.errors import UserError
 from tasks.job import Job
 from tasks.models.cosyvoice.folder import load_part
 from tasks.models.demo import data
-from tasks.models.weights import open_checkpoint
-from tasks.schema import Train
-from tasks.values import plain
+from tasks.models.loading.checkpoint_file import open_checkpoint
+from tasks.plain_data import plain
+from tasks.settings.schema import Train
 
 CONFIG = Path(tasks.models.demo.__file__).parent / "cosyvoice2.yaml"
 SHORT = {"max_epoch": 2, "steps_per_epoch": 3, "batch_size": 2, "validation_batches": 1}

@@ -6,13 +6,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tasks.actions.verify_plan import run
+from tasks.actions.verify.plan import run
 from tasks.errors import UserError
 from tasks.job import Job
-from tasks.models.weights import save_checkpoint
-from tests.onnx_samples import CHANNELS, component, small_estimator
-from tests.simulated_runtime import machine
-from tests.tensorrt_simulation import write_plan
+from tasks.models.loading.checkpoint_file import save_checkpoint
+from tests.support.onnx_samples import CHANNELS, component, small_estimator
+from tests.support.simulated_runtime import machine
+from tests.support.tensorrt_simulation import write_plan
 
 LIMITS = {"rtol": 1e-2, "atol": 1e-4, "max_outside": 0, "max_peak_error": 1e-3, "min_snr_db": 60, "min_cosine": 0.999}
 
@@ -28,7 +28,7 @@ def _job(folder, *, profiles, model=None, text="", verify=None) -> Job:
     )
     return Job(
         step="verify_plan:demo/small",
-        action="tasks.actions.verify_plan:run",
+        action="tasks.actions.verify.plan:run",
         inputs={"config": folder / "config.yaml", "weights": folder / "config.yaml", "artifact": plan},
         outputs={"report": folder / "report.json"},
         params={
@@ -36,7 +36,7 @@ def _job(folder, *, profiles, model=None, text="", verify=None) -> Job:
             "precision": {"name": "fp32"},
             "verify": LIMITS | {"trials": 5, "seed": 0, "max_frames": 20, "device": "cpu"} | (verify or {}),
             "tensorrt": {"profiles": profiles},
-            "runtime": "tests.simulated_runtime",
+            "runtime": "tests.support.simulated_runtime",
         },
     )
 

@@ -11,14 +11,15 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from tasks.actions import export_vllm, verify_vllm
-from tasks.config import load
+from tasks.actions import export_vllm
+from tasks.actions.verify import vllm as verify_vllm
 from tasks.errors import UserError
 from tasks.job import Job
 from tasks.models.cosyvoice.folder import load_part
-from tasks.values import plain
-from tests.golden_cases import GOLDEN, golden_record
-from tests.models.folders import config_of, weights_of
+from tasks.plain_data import plain
+from tasks.settings.compose import load
+from tests.support.folders import config_of, weights_of
+from tests.support.golden_cases import GOLDEN, golden_record
 
 FAMILIES = pytest.mark.parametrize("family", ["cosyvoice2", "cosyvoice3"])
 LIMITS = plain(load((), workdir=GOLDEN)[0].vllm) | {"trials": 2, "max_positions": 40}

@@ -24,11 +24,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tasks.config import load
 from tasks.models.cosyvoice.folder import load_component
-from tasks.runtimes.onnxruntime_session import open_artifact
-from tasks.runtimes.pytorch_module import PyTorchModule
-from tasks.values import plain
+from tasks.plain_data import plain
+from tasks.runtimes.eager import PyTorchModule
+from tasks.runtimes.onnxruntime_.session import open_artifact
+from tasks.settings.compose import load
 
 
 def main() -> None:

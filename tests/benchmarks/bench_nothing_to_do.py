@@ -14,7 +14,7 @@ ROUNDS = 10
 BASELINE = (
     "from doit.doit_cmd import DoitMain\n"
     "from pathlib import Path\n"
-    "from tasks.config import load\n"
+    "from tasks.settings.compose import load\n"
     "load([], workdir=Path.cwd())\n"
 )
 COMMANDS = {

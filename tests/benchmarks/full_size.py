@@ -17,8 +17,8 @@ import torch
 import yaml
 
 from tasks.models.cosyvoice.folder import build_part
-from tasks.models.weights import save_checkpoint
-from tests.golden_cases import GOLDEN
+from tasks.models.loading.checkpoint_file import save_checkpoint
+from tests.support.golden_cases import GOLDEN
 
 ENCODER = {"output_size": 512, "attention_heads": 8, "linear_units": 2048, "num_blocks": 6, "input_size": 512}
 UNET = {"attention_head_dim": 64, "n_blocks": 4, "num_mid_blocks": 12, "num_heads": 8}

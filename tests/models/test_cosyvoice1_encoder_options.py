@@ -6,10 +6,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tasks.errors import UserError
-from tasks.models.cosyvoice.conformer_encoder import ConformerEncoder
-from tasks.models.cosyvoice.transformer_encoder import TransformerEncoder
-from tests.models import exporting
-from tests.models.replay import worst
+from tasks.models.cosyvoice.encoder.conformer import ConformerEncoder
+from tasks.models.cosyvoice.encoder.transformer import TransformerEncoder
+from tests.support import exporting
+from tests.support.replay import worst
 
 SIZES = {"input_size": 12, "output_size": 16, "attention_heads": 2, "linear_units": 24, "num_blocks": 2}
 PLAIN = {"input_layer": "linear", "pos_enc_layer_type": "rel_pos_espnet", "selfattention_layer_type": "rel_selfattn"}

@@ -7,14 +7,14 @@ import torch
 from torch import nn
 
 from tasks.models.cosyvoice.folder import load_component
-from tests.golden_cases import golden_case, golden_tensor
-from tests.models.folders import component, config_of, weights_of
-from tests.models.replay import worst
+from tests.support.folders import component, config_of, weights_of
+from tests.support.golden_cases import golden_case, golden_tensor
+from tests.support.replay import worst
 
 FAMILY = "cosyvoice1"
 COMPONENTS = {
-    "llm.text_encoder": "conformer_encoder:ConformerEncoder",
-    "llm.llm": "transformer_encoder:TransformerEncoder",
+    "llm.text_encoder": "encoder.conformer:ConformerEncoder",
+    "llm.llm": "encoder.transformer:TransformerEncoder",
 }
 CASES = {"llm.text_encoder": "text_encoder", "llm.llm": "llm_forward"}
 CHUNKS = ("llm_chunk0", "llm_chunk1", "llm_chunk2", "llm_chunk3")

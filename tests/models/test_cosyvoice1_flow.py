@@ -7,19 +7,19 @@ import pytest
 import torch
 from torch import nn
 
+from tasks.models.cosyvoice.estimator.time_embedding import sinusoidal_time
 from tasks.models.cosyvoice.folder import load_component, load_part
-from tasks.models.cosyvoice.time_embedding import sinusoidal_time
-from tests.golden_cases import golden_case, golden_names
-from tests.models import exporting
-from tests.models.flow_cases import LENGTHS, loss_and_gradients, total_norm
-from tests.models.folders import component, config_of, weights_of
-from tests.models.replay import replay_draws, worst
+from tests.support import exporting
+from tests.support.flow_cases import LENGTHS, loss_and_gradients, total_norm
+from tests.support.folders import component, config_of, weights_of
+from tests.support.golden_cases import golden_case, golden_names
+from tests.support.replay import replay_draws, worst
 
 FAMILY = "cosyvoice1"
 COMPONENTS = {
-    "flow.encoder": "conformer_encoder:ConformerEncoder",
-    "flow.decoder.estimator": "unet:ConditionalDecoder",
-    "flow.length_regulator": "length_regulator:InterpolateRegulator",
+    "flow.encoder": "encoder.conformer:ConformerEncoder",
+    "flow.decoder.estimator": "estimator.unet:ConditionalDecoder",
+    "flow.length_regulator": "flow.length_regulator:InterpolateRegulator",
 }
 # The default exporter, dynamo, meets the recorded cases in the tests of the whole workflow.
 EXPORTERS = pytest.mark.parametrize("dynamo", [False], ids=["torchscript"])

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from tasks.models.cosyvoice.folder import load_part
-from tasks.models.cosyvoice.sampling import nucleus_sampling, ras_sampling
-from tests.golden_cases import Case, golden_case, golden_tensor
-from tests.models.folders import config_of, weights_of
-from tests.models.replay import worst
-from tests.models.speech_lm_cases import greedy_until, loss_and_gradients
+from tasks.models.cosyvoice.llm.sampling import nucleus_sampling, ras_sampling
+from tests.support.folders import config_of, weights_of
+from tests.support.golden_cases import Case, golden_case, golden_tensor
+from tests.support.replay import worst
+from tests.support.speech_lm_cases import greedy_until, loss_and_gradients
 
 FAMILY = "cosyvoice1"
 MODES = pytest.mark.parametrize("mode", ["eager", "scripted"])

@@ -8,18 +8,18 @@ import torch
 from torch import nn
 
 from tasks.errors import UserError
+from tasks.models.cosyvoice.encoder.positions import relative_positions
 from tasks.models.cosyvoice.folder import load_component, load_part
-from tasks.models.cosyvoice.positions import relative_positions
-from tests.golden_cases import golden_case, golden_names, golden_tensor
-from tests.models import exporting
-from tests.models.flow_cases import loss_and_gradients, run_inference, total_norm
-from tests.models.folders import component, config_of, weights_of
-from tests.models.replay import worst
+from tests.support import exporting
+from tests.support.flow_cases import loss_and_gradients, run_inference, total_norm
+from tests.support.folders import component, config_of, weights_of
+from tests.support.golden_cases import golden_case, golden_names, golden_tensor
+from tests.support.replay import worst
 
 FAMILY = "cosyvoice2"
 COMPONENTS = {
-    "flow.encoder": "upsample_encoder:UpsampleConformerEncoder",
-    "flow.decoder.estimator": "unet:CausalConditionalDecoder",
+    "flow.encoder": "encoder.upsample:UpsampleConformerEncoder",
+    "flow.decoder.estimator": "estimator.unet:CausalConditionalDecoder",
 }
 ENCODER_CASES = pytest.mark.parametrize("name", golden_names(FAMILY, "flow_encoder"))
 ESTIMATOR_CASES = pytest.mark.parametrize("name", golden_names(FAMILY, "est_L"))

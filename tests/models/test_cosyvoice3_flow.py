@@ -7,17 +7,20 @@ import pytest
 import torch
 from torch import nn
 
-from tasks.models.cosyvoice.dit import DiT
-from tasks.models.cosyvoice.dit_blocks import Rotation
+from tasks.models.cosyvoice.estimator.dit import DiT
+from tasks.models.cosyvoice.estimator.dit_blocks import Rotation
 from tasks.models.cosyvoice.folder import load_component, load_part
-from tests.golden_cases import golden_case, golden_names
-from tests.models import exporting
-from tests.models.flow_cases import loss_and_gradients, run_inference, total_norm
-from tests.models.folders import component, config_of, weights_of
-from tests.models.replay import worst
+from tests.support import exporting
+from tests.support.flow_cases import loss_and_gradients, run_inference, total_norm
+from tests.support.folders import component, config_of, weights_of
+from tests.support.golden_cases import golden_case, golden_names
+from tests.support.replay import worst
 
 FAMILY = "cosyvoice3"
-COMPONENTS = {"flow.pre_lookahead_layer": "lookahead:PreLookaheadLayer", "flow.decoder.estimator": "dit:DiT"}
+COMPONENTS = {
+    "flow.pre_lookahead_layer": "encoder.lookahead:PreLookaheadLayer",
+    "flow.decoder.estimator": "estimator.dit:DiT",
+}
 # The default exporter, dynamo, meets the recorded cases in the tests of the whole workflow.
 EXPORTERS = pytest.mark.parametrize("dynamo", [False], ids=["torchscript"])
 

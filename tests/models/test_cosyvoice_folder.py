@@ -9,11 +9,11 @@ import torch
 
 from tasks.errors import UserError
 from tasks.models.cosyvoice.folder import build_part, load_component, load_part
-from tests.golden_cases import GOLDEN
-from tests.models.folders import changed_config, changed_weights, component, config_of, copied_weights, weights_of
+from tests.support.folders import changed_config, changed_weights, component, config_of, copied_weights, weights_of
+from tests.support.golden_cases import GOLDEN
 
 FAMILY = "cosyvoice2"
-ESTIMATOR = component("flow.decoder.estimator", "unet:CausalConditionalDecoder")
+ESTIMATOR = component("flow.decoder.estimator", "estimator.unet:CausalConditionalDecoder")
 FINAL = "decoder.estimator.final_proj.weight"
 
 
@@ -171,7 +171,7 @@ def test_weights_smaller_than_the_yaml_says_are_refused(tmp_path):
 
 
 def test_another_generations_yaml_names_the_right_setting():
-    wanted = component("flow.decoder.estimator", "unet:ConditionalDecoder")
+    wanted = component("flow.decoder.estimator", "estimator.unet:ConditionalDecoder")
     message = refusal(wanted=wanted)
     assert "cosyvoice.flow.decoder.CausalConditionalDecoder" in message
     assert "Set model=cosyvoice2" in message
@@ -245,7 +245,7 @@ def test_an_option_that_no_published_model_uses_is_refused(tmp_path, old, new, s
     ],
 )
 def test_an_option_that_nothing_can_be_built_with_is_reported_with_its_line(tmp_path, old, new):
-    encoder = component("flow.encoder", "upsample_encoder:UpsampleConformerEncoder")
+    encoder = component("flow.encoder", "encoder.upsample:UpsampleConformerEncoder")
     config = changed_config(FAMILY, tmp_path, old, new)
     message = refusal(config=config, wanted=encoder)
     assert f"{config}:37: " in message
@@ -257,5 +257,5 @@ def test_a_yaml_without_the_part_is_reported(tmp_path):
 
 
 def test_a_component_that_the_yaml_does_not_describe_is_reported():
-    wanted = component("flow.decoder.estimater", "unet:CausalConditionalDecoder")
+    wanted = component("flow.decoder.estimater", "estimator.unet:CausalConditionalDecoder")
     assert "does not describe flow.decoder.estimater" in refusal(wanted=wanted)

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from tasks.models.cosyvoice.folder import load_component, load_part
-from tasks.models.cosyvoice.hift_source import SourceNoise
-from tasks.models.cosyvoice.stft import ShortTimeFourier
-from tests.golden_cases import Case, golden_case, golden_tensor
-from tests.models.folders import component, config_of, weights_of
-from tests.models.replay import worst
+from tasks.models.cosyvoice.vocoder.source import SourceNoise
+from tasks.models.cosyvoice.vocoder.stft import ShortTimeFourier
+from tests.support.folders import component, config_of, weights_of
+from tests.support.golden_cases import Case, golden_case, golden_tensor
+from tests.support.replay import worst
 
 CENTRED = pytest.mark.parametrize("family", ["cosyvoice1", "cosyvoice2"])
 ENDING = pytest.mark.parametrize("ending", ["final", "notfinal"])
@@ -190,7 +190,9 @@ def test_removing_weight_norm_keeps_the_waveform(family):
 
 @EVERY
 def test_a_component_to_export_has_its_weight_norm_worked_out(family):
-    declared = component("hift", "causal_hift:CausalHiFTGenerator" if family == "cosyvoice3" else "hift:HiFTGenerator")
+    declared = component(
+        "hift", "vocoder.causal_hift:CausalHiFTGenerator" if family == "cosyvoice3" else "vocoder.hift:HiFTGenerator"
+    )
     loaded = load_component(declared, config=config_of(family), weights=weights_of(family, "hift"))
     inputs = vocoder_inputs(loaded, frames=12)
     assert not any("parametrizations" in name for name in loaded.state_dict())

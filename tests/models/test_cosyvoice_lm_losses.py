@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from tasks.models.cosyvoice.dpo import DPOLoss
-from tasks.models.cosyvoice.speech_lm import IGNORED, smoothed_loss
-from tests.golden_cases import golden_case, golden_names
-from tests.models.replay import worst
+from tasks.models.cosyvoice.llm.common import IGNORED, smoothed_loss
+from tasks.models.cosyvoice.llm.dpo import DPOLoss
+from tests.support.golden_cases import golden_case, golden_names
+from tests.support.replay import worst
 
 FAMILIES = pytest.mark.parametrize("family", ["cosyvoice1", "cosyvoice2", "cosyvoice3"])
 

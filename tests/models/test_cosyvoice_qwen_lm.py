@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from tasks.errors import UserError
 from tasks.models.cosyvoice.folder import load_part
-from tasks.models.cosyvoice.qwen2_encoder import Qwen2Encoder
-from tasks.models.cosyvoice.sampling import nucleus_sampling, ras_sampling
-from tests.golden_cases import golden_case, golden_names, golden_record
-from tests.models.folders import config_of, weights_of
-from tests.models.replay import replay_draws, worst
-from tests.models.speech_lm_cases import greedy_until, loss_and_gradients
+from tasks.models.cosyvoice.llm.qwen2_backbone import Qwen2Encoder
+from tasks.models.cosyvoice.llm.sampling import nucleus_sampling, ras_sampling
+from tests.support.folders import config_of, weights_of
+from tests.support.golden_cases import golden_case, golden_names, golden_record
+from tests.support.replay import replay_draws, worst
+from tests.support.speech_lm_cases import greedy_until, loss_and_gradients
 
 pytest.importorskip("transformers")
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from tasks.models.cosyvoice.builder import build
-from tasks.models.cosyvoice.yaml_reader import read_yaml
-from tests.golden_cases import GOLDEN
+from tasks.models.cosyvoice.hyperyaml.builder import build
+from tasks.models.cosyvoice.hyperyaml.reader import read_yaml
+from tests.support.golden_cases import GOLDEN
 
 HIFIGAN, LLM = "!new:cosyvoice.hifigan", "!new:cosyvoice.llm.llm"
 

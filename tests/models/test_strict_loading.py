@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from tasks.models.strict_loading import load_strictly
+from tasks.models.loading.strict_loading import load_strictly
 
 
 def test_counters_that_the_published_averaging_made_floating_point_are_let_in():

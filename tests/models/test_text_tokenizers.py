@@ -9,11 +9,17 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import UserError
-from tasks.models.cosyvoice.qwen_tokenizer import QwenTokenizer
-from tasks.models.cosyvoice.special_tokens import COSYVOICE2, COSYVOICE3, LANGUAGES, cosyvoice1_tokens, whisper_tokens
-from tasks.models.cosyvoice.text import load_tokenizer, require_rows
-from tests.golden_cases import GOLDEN, golden_record
-from tests.models.folders import YAML, config_of
+from tasks.models.cosyvoice.text.qwen_tokenizer import QwenTokenizer
+from tasks.models.cosyvoice.text.special_tokens import (
+    COSYVOICE2,
+    COSYVOICE3,
+    LANGUAGES,
+    cosyvoice1_tokens,
+    whisper_tokens,
+)
+from tasks.models.cosyvoice.text.tokenizer import load_tokenizer, require_rows
+from tests.support.folders import YAML, config_of
+from tests.support.golden_cases import GOLDEN, golden_record
 
 FAMILIES = pytest.mark.parametrize("family", ["cosyvoice2", "cosyvoice3"])
 OWN = "multilingual_zh_ja_yue_char_del.tiktoken"

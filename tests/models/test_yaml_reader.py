@@ -3,8 +3,8 @@
 import pytest
 
 from tasks.errors import UserError
-from tasks.models.cosyvoice.yaml_reader import Call, read_yaml
-from tests.models.folders import YAML, config_of
+from tasks.models.cosyvoice.hyperyaml.reader import Call, read_yaml
+from tests.support.folders import YAML, config_of
 
 
 @pytest.fixture

@@ -10,8 +10,9 @@ from onnx import TensorProto, helper
 from torch import Tensor, nn
 
 from tasks.errors import UserError
-from tasks.runtimes import onnxruntime_session, torchscript_module
-from tasks.runtimes.pytorch_module import PyTorchModule
+from tasks.runtimes import torchscript as torchscript_module
+from tasks.runtimes.eager import PyTorchModule
+from tasks.runtimes.onnxruntime_ import session as onnxruntime_session
 
 
 class Sum(nn.Module):

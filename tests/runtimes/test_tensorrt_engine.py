@@ -10,15 +10,15 @@ import pytest
 import torch
 
 from tasks.errors import UserError
-from tasks.runtimes.context_pool import ContextPool
-from tasks.runtimes.cuda_streams import CudaStreams
-from tasks.runtimes.tensorrt_engine import load_engine
-from tasks.runtimes.tensorrt_module import PlanModule
-from tasks.runtimes.tensorrt_tensors import label
-from tests.fake_streams import FakeStreams
-from tests.onnx_samples import CHANNELS, component, small_estimator
-from tests.tensorrt_double import VERSIONS
-from tests.tensorrt_simulation import Machine, write_plan
+from tasks.runtimes.tensorrt_.context_pool import ContextPool
+from tasks.runtimes.tensorrt_.drop_in import PlanModule
+from tasks.runtimes.tensorrt_.engine import load_engine
+from tasks.runtimes.tensorrt_.interface import label
+from tasks.runtimes.tensorrt_.streams import CudaStreams
+from tests.support.fake_streams import FakeStreams
+from tests.support.onnx_samples import CHANNELS, component, small_estimator
+from tests.support.tensorrt_double import VERSIONS
+from tests.support.tensorrt_simulation import Machine, write_plan
 
 PROFILE = {"x": [[2, CHANNELS, 4], [2, CHANNELS, 50], [2, CHANNELS, 300]], "mask": [[2, 1, 4], [2, 1, 50], [2, 1, 300]]}
 TOLD_OF_BOTH = r"profile 0: .* 300 of tensorrt.profiles\[0\].frames; profile 1: .* 900 of tensorrt.profiles\[1\].frames"

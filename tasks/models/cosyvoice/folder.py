@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from tasks.errors import UserError
-from tasks.models.cosyvoice.builder import build, our_name
-from tasks.models.cosyvoice.classes import CLASSES, MODEL_OF_FLOW
-from tasks.models.cosyvoice.yaml_reader import Call, Document, read_yaml
-from tasks.models.parametrized_weights import fix_parametrized_weights, under_present_names
-from tasks.models.strict_loading import load_strictly
-from tasks.models.weights import open_checkpoint
+from tasks.models.cosyvoice.hyperyaml.builder import build, our_name
+from tasks.models.cosyvoice.hyperyaml.class_map import CLASSES, MODEL_OF_FLOW
+from tasks.models.cosyvoice.hyperyaml.reader import Call, Document, read_yaml
+from tasks.models.loading.checkpoint_file import open_checkpoint
+from tasks.models.loading.strict_loading import load_strictly
+from tasks.models.loading.weight_norm import fix_parametrized_weights, under_present_names
 
 LANGUAGE_MODEL_FOLDER = "CosyVoice-BlankEN"
 YAML_NAMES = ("cosyvoice.yaml", "cosyvoice2.yaml", "cosyvoice3.yaml")

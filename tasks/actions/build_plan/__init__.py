@@ -1,0 +1,1 @@
+"""Builds a TensorRT plan from an ONNX file. Heavy."""

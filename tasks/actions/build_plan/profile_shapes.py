@@ -1,0 +1,62 @@
+"""From a model's axes to the shapes of each input at min, opt and max: what TensorRT calls an optimization profile."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tasks.actions.build_plan.onnx_interface import Graph, GraphTensor
+from tasks.errors import UserError
+from tasks.settings.shape_profiles import Profile, complete_profiles, profile_problems
+
+Shape = tuple[int, ...]
+Bounds = tuple[Shape, Shape, Shape]
+
+
+def profile_shapes(graph: Graph, component: Mapping[str, Any], settings: Mapping[str, Any]) -> list[dict[str, Bounds]]:
+    """For each profile, the (min, opt, max) shapes of every input with a dynamic dimension.
+
+    Raises:
+        UserError: with all that is impossible about the profiles, or where graph and declaration disagree.
+    """
+    if problems := profile_problems(component["axes"], settings):
+        raise UserError("impossible profile", value="; ".join(problems), remedy="Correct the settings named")
+    _check_names(graph, component)
+    profiles = complete_profiles(component["axes"], settings)
+    shapes = [_shapes(graph, component, profile) for profile in profiles]
+    return [each for each in shapes if each]
+
+
+def _check_names(graph: Graph, component: Mapping[str, Any]) -> None:
+    for role, tensors in (("inputs", graph.inputs), ("outputs", graph.outputs)):
+        names, declared = [tensor.name for tensor in tensors], list(component[role])
+        if sorted(names) != sorted(declared):
+            raise UserError(f"the graph's {role} are not the declared ones", value=f"{names} for {declared}")
+
+
+def _shapes(graph: Graph, component: Mapping[str, Any], profile: Profile) -> dict[str, Bounds]:
+    shapes = {}
+    for tensor in graph.inputs:
+        declared = component["inputs"][tensor.name]["shape"]
+        if len(declared) != len(tensor.dims):
+            value = f"{list(tensor.dims)} for {list(declared)}"
+            raise UserError("the graph's input has another rank than declared", where=tensor.name, value=value)
+        ranges = [_range(tensor, index, axis, profile) for index, axis in enumerate(declared)]
+        if any(isinstance(dim, str) for dim in tensor.dims):
+            low, usual, high = zip(*ranges, strict=True)
+            shapes[tensor.name] = (low, usual, high)
+    return shapes
+
+
+def _range(tensor: GraphTensor, index: int, axis: int | str, profile: Profile) -> tuple[int, int, int]:
+    size, wanted = tensor.dims[index], profile.get(str(axis))
+    where = f"{tensor.name}, dimension {index}"
+    if isinstance(size, str):
+        if wanted is None:
+            raise UserError("the graph has a dynamic dimension that is declared static", where=where, value=size)
+        return wanted
+    if wanted and wanted != (size, size, size):
+        raise UserError(
+            f"the graph has {axis} fixed at {size}, the profile asks for {list(wanted)}",
+            where=where,
+            remedy=f"Export with {axis} dynamic (onnx.dynamic_batch=true for the batch) or leave it out of the profile",
+        )
+    return size, size, size

@@ -1,0 +1,1 @@
+"""Exports a component as an ONNX file. Heavy."""

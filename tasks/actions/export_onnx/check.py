@@ -1,0 +1,94 @@
+"""Proves that an ONNX file is what was asked for: valid, with the opset, names and axes of the component."""
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from tasks.actions.export_onnx.low_precision_formats import NARROW
+from tasks.errors import UserError
+
+ELEMENT_TYPES = {"fp32": onnx.TensorProto.FLOAT} | {name: narrow.type.value for name, narrow in NARROW.items()}
+
+
+def check(
+    path: Path, *, component: Mapping[str, Any], precision: str, opset: int, dynamic: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Read the file back and compare it with what was asked; returns what is in it, for the receipt.
+
+    Raises:
+        UserError: the file is invalid, or differs in opset, names, axes or number format; names both values.
+    """
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError("is not a valid ONNX graph", where=path.name, value=reason, remedy=_OTHER_EXPORTER) from error
+    model = onnx.load(path, load_external_data=False)
+    _require(path, "opset", opset, _opset(model), remedy="Set onnx.exporter=torchscript for opsets below 18")
+    _require_tensors(path, model.graph.input, _shapes(component["inputs"]), dynamic)
+    _require_tensors(path, model.graph.output, dict(component["outputs"]), dynamic)
+    _require_precision(path, model, component, precision)
+    return _described(path, model)
+
+
+def _described(path: Path, model: onnx.ModelProto) -> dict[str, Any]:
+    operators = Counter(node.op_type for node in model.graph.node)
+    data = path.with_name(f"{path.name}.data")
+    return {
+        "nodes": len(model.graph.node),
+        "operators": dict(operators.most_common(12)),
+        "opset": _opset(model),
+        "ir_version": model.ir_version,
+        "bytes": path.stat().st_size + (data.stat().st_size if data.exists() else 0),
+        "external_data": data.exists(),
+        "inputs": {value.name: _dims(value) for value in model.graph.input},
+        "outputs": {value.name: _dims(value) for value in model.graph.output},
+    }
+
+
+_OTHER_EXPORTER = "Try another onnx.exporter or onnx.simplify=false, and report it"
+
+
+def _opset(model: onnx.ModelProto) -> int:
+    return next(entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"})
+
+
+def _shapes(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tensor["shape"] for name, tensor in inputs.items()}
+
+
+def _require_tensors(path: Path, values: Any, wanted: Mapping[str, Any], dynamic: Mapping[str, Any]) -> None:
+    _require(path, "names", list(wanted), [value.name for value in values], remedy=_OTHER_EXPORTER)
+    for value in values:
+        for position, (size, found) in enumerate(zip(wanted[value.name], _dims(value), strict=True)):
+            if size in dynamic or isinstance(size, int):
+                _require(path, f"axis {position} of {value.name}", size, found, remedy=_OTHER_EXPORTER)
+
+
+def _dims(value: onnx.ValueInfoProto) -> list[int | str]:
+    dims = value.type.tensor_type.shape.dim
+    return [dim.dim_param or ("?" if not dim.HasField("dim_value") else dim.dim_value) for dim in dims]
+
+
+def _require_precision(path: Path, model: onnx.ModelProto, component: Mapping[str, Any], precision: str) -> None:
+    floats = set(ELEMENT_TYPES.values())
+    wide = NARROW[precision].wide_inputs(component) if precision in NARROW else frozenset()
+    for value in (*model.graph.input, *model.graph.output):
+        found = value.type.tensor_type.elem_type
+        if found in floats:
+            wanted = ELEMENT_TYPES["fp32" if value.name in wide else precision]
+            name = onnx.TensorProto.DataType.Name
+            _require(path, f"number format of {value.name}", name(wanted), name(found), remedy=_OTHER_EXPORTER)
+
+
+def _require(path: Path, what: str, wanted: Any, found: Any, *, remedy: str) -> None:
+    if wanted != found:
+        raise UserError(
+            f"{what} in the file is not what was asked for",
+            where=path.name,
+            value=f"{found}, asked for {wanted}",
+            remedy=remedy,
+        )

@@ -1,0 +1,142 @@
+"""Writes a graph to an ONNX file: declared names of axes, provenance, the same bytes for the same graph.
+
+Weights lie in the file itself up to protobuf's 2 GB, else in one `X.onnx.data` beside it.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+import torch
+from onnx_ir.passes import common
+
+from tasks.actions.export_onnx.module_names import MODULE, module_of
+from tasks.errors import UserError
+
+GRAPH = onnx.ModelProto.DESCRIPTOR.fields_by_name["graph"].number
+INITIALIZER = onnx.GraphProto.DESCRIPTOR.fields_by_name["initializer"].number
+EMBEDDED_LIMIT = (1 << 31) - (1 << 26)  # protobuf's 2 GiB with room for the graph itself
+
+
+def provenance(
+    component: Mapping[str, Any], *, step: str, precision: str, exporter: str, weights: Path
+) -> dict[str, str]:
+    """Where a file comes from; no times, so that equal inputs give equal bytes."""
+    with weights.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {
+        "voxkiln.version": _version(),
+        "voxkiln.step": step,
+        "voxkiln.component": component["name"],
+        "voxkiln.options": json.dumps(component["options"], sort_keys=True),  # streaming or not, say
+        "voxkiln.precision": precision,
+        "voxkiln.exporter": exporter,
+        "voxkiln.weights_sha256": digest[:16],
+        "voxkiln.torch": torch.__version__,
+    }
+
+
+def declare(
+    model: ir.Model, *, component: Mapping[str, Any], dynamic: Mapping[str, Any], about: Mapping[str, str]
+) -> None:
+    """Name axes as the component does, clear what the exporter noted about source files, add where it comes from."""
+    shapes = {name: tensor["shape"] for name, tensor in component["inputs"].items()} | dict(component["outputs"])
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        if value.name in shapes:
+            value.shape = _declared(value, shapes[value.name], dynamic)
+    _clear_notes(model)
+    model.graph.name = component["name"]
+    model.producer_name, model.producer_version = "voxkiln", about["voxkiln.version"]
+    model.metadata_props.update(sorted(about.items()))
+
+
+def _clear_notes(model: ir.Model) -> None:
+    """All that the exporter wrote about source files goes; the module an operation came from stays."""
+    modules = {node: module_of(node.metadata_props, node.name or "") for node in model.graph.all_nodes()}
+    common.ClearMetadataAndDocStringPass()(model)
+    for node, module in modules.items():
+        if module:
+            node.metadata_props[MODULE] = module
+
+
+def write(model: ir.Model, path: Path, *, external_data: str) -> None:
+    """Save the model, which loses its weights; `external_data` is auto or always."""
+    size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
+    if external_data == "always" or size > EMBEDDED_LIMIT:
+        ir.save(model, path, external_data=f"{path.name}.data")
+    else:
+        _write_embedded(model, path)
+
+
+def _write_embedded(model: ir.Model, path: Path) -> None:
+    """One file, written weight by weight: protobuf's own way takes three times the weights in memory.
+
+    In protobuf's wire format a field is its tag, for messages their length, and its content.
+    """
+    weights = list(model.graph.initializers.values())
+    model.graph.initializers.clear()
+    proto = ir.to_proto(model)
+    graph = proto.graph.SerializeToString(deterministic=True)
+    proto.ClearField("graph")
+    size = sum(len(_head(INITIALIZER, length := _tensor(weight).ByteSize())) + length for weight in weights)
+    with path.open("wb") as file:
+        file.write(proto.SerializeToString(deterministic=True))
+        file.write(_head(GRAPH, len(graph) + size) + graph)
+        for weight in weights:
+            content = _tensor(weight).SerializeToString(deterministic=True)
+            file.write(_head(INITIALIZER, len(content)))
+            file.write(content)
+            weight.const_value = None  # some pass keeps the last graph it worked on alive
+
+
+def _tensor(weight: ir.Value) -> onnx.TensorProto:
+    if weight.const_value is None or weight.name is None:
+        raise RuntimeError(f"the weight {weight.name} has no data")
+    proto: onnx.TensorProto = ir.to_proto(weight.const_value)
+    proto.name = weight.name
+    proto.ClearField("doc_string")
+    return proto
+
+
+def _head(field: int, length: int) -> bytes:
+    """Tag of a length-delimited field and its length as base-128 digits, lowest first."""
+    digits = []
+    while length > 127:
+        digits.append(length & 127 | 128)
+        length >>= 7
+    return bytes([field << 3 | 2, *digits, length])
+
+
+def _version() -> str:
+    try:
+        return metadata.version("voxkiln")
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _declared(value: ir.Value, shape: list[Any], dynamic: Mapping[str, Any]) -> ir.Shape:
+    """The exporter's shape under the declared names.
+
+    Raises:
+        UserError: an axis asked to be dynamic was fixed by the exporter.
+    """
+    if value.shape is None or len(value.shape) != len(shape):
+        raise UserError("has another rank than declared", where=str(value.name), value=str(value.shape))
+    dims: list[int | str | None] = []
+    for found, wanted in zip(value.shape.dims, shape, strict=True):
+        if wanted in dynamic and isinstance(found, int):
+            raise UserError(
+                f"the axis {wanted} was fixed by the exporter",
+                where=str(value.name),
+                value=found,
+                remedy="The module uses its size as a constant; make it use tensor.size() instead",
+            )
+        dims.append(
+            wanted if wanted in dynamic or isinstance(wanted, int) else found if isinstance(found, int) else str(wanted)
+        )
+    return ir.Shape(dims)

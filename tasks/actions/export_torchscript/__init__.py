@@ -1,0 +1,1 @@
+"""Exports a component as a TorchScript file. Heavy."""

@@ -1,0 +1,1 @@
+"""Inputs that artifacts are run on: generated from a declaration, or recorded. Heavy."""

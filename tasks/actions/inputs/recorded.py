@@ -1,0 +1,114 @@
+"""Trials on recorded inputs: files of tensors named ``INPUT``, or ``CALL/INPUT`` for several calls in one file.
+
+A call longer than the artifact takes is cut; one that still does not fit is left out, with the reason.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from tasks.actions.inputs.generated import Component, Trial, pinned_sizes
+from tasks.errors import UserError
+from tasks.job import RECORDED
+from tasks.models.loading.checkpoint_file import open_checkpoint
+from tasks.runtimes.base import Shapes
+
+
+def recorded_trials(
+    inputs: Mapping[str, Path], component: Component, *, fixed: Shapes, first: int
+) -> tuple[list[Trial], list[str]]:
+    """Trials numbered from `first` on for the files among a job's `inputs`, and why the others are left out.
+
+    Args:
+        component: `inputs` (shape, dtype) and `axes` (min, max, multiple_of) of the declaration.
+        fixed: sizes that the artifact fixes, see Runtime.shapes.
+
+    Raises:
+        UserError: a file is not readable, lacks an input, or holds one of another shape or with NaN or Inf.
+    """
+    files = [path for role, path in inputs.items() if role.startswith(RECORDED)]
+    calls = [
+        (f"{path.name}{f': {call}' if call else ''}", path, given) for path in files for call, given in _calls(path)
+    ]
+    trials: list[Trial] = []
+    left_out: list[str] = []
+    for name, path, given in calls:
+        tensors = _declared(given, component, where=path, call=name)
+        sizes = _sizes(tensors, component, where=path, call=name)
+        tensors, sizes = _cut(tensors, sizes, component)
+        if misfit := _misfit(sizes, component, pinned_sizes(component, fixed)):
+            left_out.append(f"{name}: {misfit}")
+        else:
+            trials.append(Trial(first + len(trials), sizes, tensors, source=name))
+    return trials, left_out
+
+
+def _calls(path: Path) -> list[tuple[str, dict[str, Tensor]]]:
+    calls: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in open_checkpoint(path).items():
+        call, _, name = key.rpartition("/")
+        calls.setdefault(call, {})[name] = tensor
+    return list(calls.items())
+
+
+def _declared(given: Mapping[str, Tensor], component: Component, *, where: Path, call: str) -> dict[str, Tensor]:
+    """The component's inputs in its order: floats in fp32, integers as declared, all finite."""
+    missing = [name for name in component["inputs"] if name not in given]
+    if missing:
+        raise _unusable(where, f"{call} has no {', '.join(missing)}", f"Record all of {', '.join(component['inputs'])}")
+    tensors = {}
+    for name, declared in component["inputs"].items():
+        tensor = given[name]
+        kind = getattr(torch, declared["dtype"]) if declared.get("dtype") else torch.float32
+        tensors[name] = tensor.to(kind)
+        if not tensors[name].isfinite().all():
+            raise _unusable(where, f"{call}: {name} has NaN or Inf", "Record again")
+    return tensors
+
+
+def _sizes(tensors: Mapping[str, Tensor], component: Component, *, where: Path, call: str) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for name, tensor in tensors.items():
+        shape: Sequence[int | str] = component["inputs"][name]["shape"]
+        agrees = tensor.dim() == len(shape) and all(
+            (sizes.setdefault(axis, size) if isinstance(axis, str) else axis) == size
+            for axis, size in zip(shape, tensor.shape, strict=True)
+        )
+        if not agrees:
+            raise _unusable(where, f"{call}: {name} is {list(tensor.shape)}, declared {list(shape)}", "Record again")
+    return sizes
+
+
+def _cut(
+    tensors: dict[str, Tensor], sizes: dict[str, int], component: Component
+) -> tuple[dict[str, Tensor], dict[str, int]]:
+    """The beginning of a call, up to the largest size of each axis; not where an input tells lengths of the rest."""
+    if any(declared["values"] == "lengths" for declared in component["inputs"].values()):
+        return tensors, sizes
+    kept = {
+        axis: min(size, component["axes"][axis]["max"]) for axis, size in sizes.items() if axis in component["axes"]
+    }
+    short = dict(tensors)
+    for name, declared in component["inputs"].items():
+        for dim, axis in enumerate(declared["shape"]):
+            if axis in kept:
+                short[name] = short[name].narrow(dim, 0, kept[axis])
+    return short, sizes | kept
+
+
+def _misfit(sizes: Mapping[str, int], component: Component, pinned: Mapping[str, int]) -> str:
+    for axis, size in sizes.items():
+        bounds = component["axes"].get(axis)
+        if axis in pinned and size != pinned[axis]:
+            return f"{axis}={size}, the artifact takes {pinned[axis]}"
+        if bounds and not bounds["min"] <= size <= bounds["max"]:
+            return f"{axis}={size}, allowed {bounds['min']} to {bounds['max']}"
+        if bounds and size % (bounds.get("multiple_of") or 1):
+            return f"{axis}={size}, allowed multiples of {bounds['multiple_of']}"
+    return ""
+
+
+def _unusable(where: Path, value: str, remedy: str) -> UserError:
+    return UserError("recorded inputs cannot be used", where=where, value=value, remedy=remedy)

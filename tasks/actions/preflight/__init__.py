@@ -1,0 +1,1 @@
+"""Checks without a GPU whether TensorRT could build a plan of an ONNX file. Heavy."""

@@ -1,0 +1,125 @@
+"""Runs a graph at min, opt and max of every profile on the CPU: does it run, are the shapes right, is all finite?"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tasks.actions.build_plan.onnx_interface import Graph
+from tasks.actions.inputs.generated import make_trial
+from tasks.actions.preflight.memory import ProfileMemory
+from tasks.runtimes.base import Runtime
+from tasks.runtimes.onnxruntime_.session import EMULATED, open_artifact
+from tasks.runtimes.tensorrt_.interface import DTYPES
+from tasks.settings.shape_profiles import Profile, corners
+
+SLACK = 1.5  # measured: ONNX Runtime takes up to 1.2 times the estimate
+EMULATION = 2.0  # bf16 tensors are estimated as such and held as fp32
+SEED = 0
+MEMINFO = Path("/proc/meminfo")
+
+
+@dataclass(frozen=True)
+class Corner:
+    """One corner of one profile and what came of it; `skipped` says why it was not run."""
+
+    profile: int
+    name: str
+    sizes: Mapping[str, int]
+    problems: tuple[str, ...] = ()
+    skipped: str = ""
+
+    def told(self) -> dict[str, Any]:
+        return {"profile": self.profile, "corner": self.name, **self.sizes, "result": self.skipped or "ran"}
+
+
+def run_corners(
+    onnx: Path,
+    graph: Graph,
+    component: Mapping[str, Any],
+    profiles: Sequence[Profile],
+    *,
+    memory: Sequence[ProfileMemory],
+    threads: int,
+    watch: Callable[..., Iterable[Any]],
+    available: int | None = None,
+) -> list[Corner]:
+    """Run every corner that fits into memory.
+
+    Args:
+        memory: estimates for the same profiles.
+        watch: `tasks.progress.progress` or the like.
+        available: bytes of memory that may be used; None: what the machine has free.
+    """
+    session = open_artifact(onnx, device="cpu", threads=threads, frugal=True)
+    slack = SLACK * (EMULATION if session.provider.endswith(EMULATED) else 1.0)
+    room = available if available is not None else _free_memory()
+    wanted = [
+        (index, name, sizes) for index, profile in enumerate(profiles) for name, sizes in corners(profile).items()
+    ]
+    found: dict[tuple[tuple[str, int], ...], Corner] = {}
+    for index, name, sizes in watch(wanted, label="corners of the profiles", total=len(wanted)):
+        key = tuple(sorted(sizes.items()))
+        if key not in found:
+            needed = int(slack * memory[index].corners[name].peak)
+            found[key] = _run_corner(session, graph, component, Corner(index, name, sizes), needed=needed, room=room)
+    return list(found.values())
+
+
+def _run_corner(
+    session: Runtime, graph: Graph, component: Mapping[str, Any], corner: Corner, *, needed: int, room: int
+) -> Corner:
+    if needed > room:
+        why = f"not run: would take about {needed / 2**30:.1f} GiB, {room / 2**30:.1f} GiB are free"
+        return Corner(corner.profile, corner.name, corner.sizes, skipped=why)
+    sizes = _actual_sizes(graph, component, corner.sizes)
+    where = f"profile {corner.profile} at {corner.name} ({', '.join(f'{k}={v}' for k, v in corner.sizes.items())})"
+    try:
+        results = session(_inputs(graph, component, sizes))
+    except Exception as problem:  # ONNX Runtime's errors share no base class
+        reason = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
+        return Corner(corner.profile, corner.name, corner.sizes, (f"{where}: does not run: {reason}",))
+    named = {tensor.name: result for tensor, result in zip(graph.outputs, results, strict=True)}
+    problems = tuple(f"{where}: {line}" for line in _problems(named, component["outputs"], sizes))
+    return Corner(corner.profile, corner.name, corner.sizes, problems)
+
+
+def _inputs(graph: Graph, component: Mapping[str, Any], sizes: Mapping[str, int]) -> dict[str, Tensor]:
+    made = make_trial(component, sizes, number=0, random=torch.Generator().manual_seed(SEED)).inputs
+    return {tensor.name: made[tensor.name].to(DTYPES[tensor.kind]) for tensor in graph.inputs}
+
+
+def _actual_sizes(graph: Graph, component: Mapping[str, Any], sizes: Mapping[str, int]) -> dict[str, int]:
+    """The corner's sizes, with those of axes that are fixed in the graph (a width, the published batch of 2)."""
+    fixed = {
+        axis: dim
+        for tensor in graph.inputs
+        for dim, axis in zip(tensor.dims, component["inputs"][tensor.name]["shape"], strict=True)
+        if isinstance(dim, int) and isinstance(axis, str)
+    }
+    return {**sizes, **fixed}
+
+
+def _problems(
+    results: Mapping[str, Tensor], declared: Mapping[str, Sequence[int | str]], sizes: Mapping[str, int]
+) -> Iterator[str]:
+    for name, dims in declared.items():
+        result = results[name]
+        expected = [sizes.get(dim, dim) if isinstance(dim, str) else dim for dim in dims]
+        agrees = len(expected) == result.dim() and all(
+            isinstance(want, str) or want == got for want, got in zip(expected, result.shape, strict=True)
+        )
+        if not agrees:
+            yield f"{name} has shape {list(result.shape)} instead of {expected}"
+        if broken := int((~torch.isfinite(result)).sum()):
+            yield f"{name} has {broken} NaN or infinite values of {result.numel()}"
+
+
+def _free_memory() -> int:
+    """Bytes the kernel says are available; no limit where it does not say."""
+    lines = MEMINFO.read_text().splitlines() if MEMINFO.is_file() else []
+    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    return found[0] if found else 2**62

@@ -1,0 +1,1 @@
+"""Compares artifacts with the original model and measures them. Heavy."""

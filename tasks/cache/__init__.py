@@ -1,0 +1,1 @@
+"""Room for a shared, content-addressed artifact cache keyed by a receipt's key. Light."""

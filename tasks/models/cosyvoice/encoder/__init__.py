@@ -1,0 +1,1 @@
+"""Encoders of token sequences: transformer, conformer, up-sampling, look-ahead. Heavy."""

@@ -1,0 +1,1 @@
+"""Estimators of the flow's velocity: UNet and DiT. Heavy."""

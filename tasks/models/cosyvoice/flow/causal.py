@@ -1,0 +1,93 @@
+"""What the causal flows of CosyVoice 2 and 3 share: speech tokens to mel through flow matching.
+
+They differ in how tokens become hidden states at the mel's rate, which a subclass says in ``encode``.
+"""
+
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tasks.models.cosyvoice.flow.base import N_TIMESTEPS, TokenToMelFlow, prompt_condition
+
+STREAMING_SHARE = 0.5
+
+
+class CausalFlow(TokenToMelFlow):
+    """Speech tokens and a speaker embedding to a mel, whole or in chunks."""
+
+    def __init__(self, *, token_mel_ratio: int, pre_lookahead_len: int, **common: Any) -> None:
+        """``common`` are the arguments of TokenToMelFlow."""
+        super().__init__(**common)
+        self.token_mel_ratio = token_mel_ratio
+        self.pre_lookahead_len = pre_lookahead_len
+
+    def encode(
+        self, embedded: Tensor, lengths: Tensor, context: Tensor | None, streaming: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Token embeddings (B, T, C) -> (B, T * ratio, mel) and the mask, bool (B, 1, T * ratio)."""
+        raise NotImplementedError
+
+    def forward(self, batch: Mapping[str, Tensor], device: torch.device | str) -> dict[str, Tensor]:
+        """The flow-matching loss of a batch, ``{"loss": scalar}``.
+
+        ``batch`` holds speech_token (B, T), speech_token_len (B,), speech_feat (B, T * ratio, mel),
+        speech_feat_len (B,) and embedding (B, spk_embed_dim). Half of the batches train the streaming mode.
+        """
+        token, lengths = batch["speech_token"].to(device), batch["speech_token_len"].to(device)
+        mel, mel_lengths = batch["speech_feat"].to(device), batch["speech_feat_len"].to(device)
+        streaming = random.random() < STREAMING_SHARE
+        speaker = self.speaker(batch["embedding"].to(device))
+        hidden, mask = self.encode(self.embed(token, lengths), lengths, None, streaming)
+        loss = self.decoder.compute_loss(
+            mel.transpose(1, 2).contiguous(),
+            mask.to(hidden.dtype),
+            hidden.transpose(1, 2).contiguous(),
+            spks=speaker,
+            cond=prompt_condition(mel, mel_lengths).transpose(1, 2),
+            streaming=streaming,
+        )
+        return {"loss": loss}
+
+    def whole_utterance(self) -> dict[str, Any]:
+        return {"streaming": False, "finalize": True}
+
+    @torch.inference_mode()
+    def inference(  # noqa: PLR0917 - the published order
+        self,
+        token: Tensor,
+        token_len: Tensor,
+        prompt_token: Tensor,
+        prompt_token_len: Tensor,
+        prompt_feat: Tensor,
+        prompt_feat_len: Tensor,
+        embedding: Tensor,
+        *,
+        streaming: bool,
+        finalize: bool,
+    ) -> tuple[Tensor, None]:
+        """The mel of one utterance after its prompt, (1, mel, frames), fp32.
+
+        Args:
+            token: int (1, T); prompt_token: int (1, P); their lengths (1,).
+            prompt_feat: (1, F, mel); prompt_feat_len is published and without effect.
+            embedding: (1, spk_embed_dim).
+            streaming: attend in chunks.
+            finalize: the tokens end here; otherwise the last ``pre_lookahead_len`` only give look-ahead.
+        """
+        embedded = self.embed(torch.cat((prompt_token, token), dim=1), token_len + prompt_token_len)
+        ahead = embedded.size(1) - (0 if finalize else self.pre_lookahead_len)
+        hidden, _ = self.encode(embedded[:, :ahead], prompt_token_len + token_len, embedded[:, ahead:], streaming)
+        condition = hidden.new_zeros(1, hidden.size(1), self.output_size)
+        condition[:, : prompt_feat.size(1)] = prompt_feat
+        mel = self.decoder(
+            hidden.transpose(1, 2).contiguous(),
+            hidden.new_ones(1, 1, hidden.size(1)),
+            N_TIMESTEPS,
+            spks=self.speaker(embedding),
+            cond=condition.transpose(1, 2),
+            streaming=streaming,
+        )
+        return mel[:, :, prompt_feat.size(1) :].float(), None

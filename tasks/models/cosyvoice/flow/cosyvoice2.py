@@ -1,0 +1,47 @@
+"""CosyVoice 2's flow: the upsampling conformer in front of the causal UNet."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from tasks.models.cosyvoice.flow.causal import CausalFlow
+
+
+class CausalMaskedDiffWithXvec(CausalFlow):
+    """State-dict names and constructor arguments as published.
+
+    ``output_type``, ``input_frame_rate`` and ``only_mask_loss`` are published and without effect.
+    """
+
+    def __init__(
+        self,
+        *,
+        encoder: Any,
+        decoder: Any,
+        input_size: int = 512,
+        output_size: int = 80,
+        spk_embed_dim: int = 192,
+        output_type: str = "mel",
+        vocab_size: int = 4096,
+        input_frame_rate: int = 50,
+        only_mask_loss: bool = True,
+        token_mel_ratio: int = 2,
+        pre_lookahead_len: int = 3,
+    ) -> None:
+        super().__init__(
+            input_size=input_size,
+            output_size=output_size,
+            spk_embed_dim=spk_embed_dim,
+            vocab_size=vocab_size,
+            token_mel_ratio=token_mel_ratio,
+            pre_lookahead_len=pre_lookahead_len,
+            decoder=decoder,
+        )
+        self.encoder = encoder
+        self.encoder_proj = nn.Linear(encoder.output_size(), output_size)
+
+    def encode(
+        self, embedded: Tensor, lengths: Tensor, context: Tensor | None, streaming: bool
+    ) -> tuple[Tensor, Tensor]:
+        hidden, mask = self.encoder(embedded, lengths, context=context, streaming=streaming)
+        return self.encoder_proj(hidden), mask

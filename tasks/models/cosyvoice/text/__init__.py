@@ -1,0 +1,1 @@
+"""Text tokenizers of the families and their special tokens. Heavy."""

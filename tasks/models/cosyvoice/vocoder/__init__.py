@@ -1,0 +1,1 @@
+"""Vocoders from mel spectrograms to waveforms, with their pitch predictors. Heavy."""

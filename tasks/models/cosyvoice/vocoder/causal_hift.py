@@ -1,0 +1,101 @@
+"""The causal HiFT vocoder of CosyVoice 3: it looks seven frames ahead and can speak while the mel still grows."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+
+from tasks.models.cosyvoice.vocoder.causal_conv import CausalConv1d, CausalDownsampleConv1d, CausalUpsampleConv1d
+from tasks.models.cosyvoice.vocoder.causal_f0_predictor import CausalConvRNNF0Predictor
+from tasks.models.cosyvoice.vocoder.hift import HiFTGenerator, continued
+from tasks.models.cosyvoice.vocoder.hift_blocks import LayerSet
+from tasks.models.cosyvoice.vocoder.source import PhaseRule, SourceNoise
+
+_NOISE_SEED = 0
+
+
+class CausalHiFTGenerator(HiFTGenerator):
+    """HiFT whose layers look back only, except the first of the filter and the first of the pitch predictor.
+
+    A call that is not ``finalize`` takes the mel so far and returns the waveform that later frames cannot change.
+    """
+
+    LOOK_AHEAD = 4
+    f0_predictor: CausalConvRNNF0Predictor
+
+    @staticmethod
+    def layers(look_ahead: int) -> LayerSet:
+        """As the parent's; all but the first look back."""
+        return LayerSet(
+            first=lambda inward, outward: weight_norm(CausalConv1d(inward, outward, look_ahead + 1, side="right")),
+            up=lambda inward, outward, kernel, factor: weight_norm(
+                CausalUpsampleConv1d(inward, outward, kernel, factor)
+            ),
+            down=_down,
+            block=lambda channels, kernel, dilation: weight_norm(
+                CausalConv1d(channels, channels, kernel, dilation=dilation)
+            ),
+            last=lambda inward, outward: weight_norm(CausalConv1d(inward, outward, 7)),
+        )
+
+    @staticmethod
+    def phase_rule(sampling_rate: int) -> PhaseRule:
+        """As the parent's, but a frame's phase is held, not interpolated towards a frame not yet known."""
+        return "by_sample" if sampling_rate == 22050 else "by_frame_nearest"
+
+    def forward(self, mel: Tensor, source: Tensor, finalize: bool = True) -> Tensor:
+        """Waveform of a mel and its excitation.
+
+        Args:
+            mel: [batch, in_channels, frames], log magnitudes.
+            source: as the parent's.
+            finalize: the mel ends here; otherwise its last frames are look-ahead only.
+
+        Returns:
+            [batch, frames * hop], limited to ``audio_limit``; ``look_ahead + 1`` frames shorter if not ``finalize``.
+        """
+        spectrum = self.fourier.transform(source.flatten(1)[:, None])
+        if finalize:
+            return self.filter(self.conv_pre(mel), spectrum)
+        ahead = self.look_ahead
+        x = self.conv_pre(mel[:, :, :-ahead], mel[:, :, -ahead:])
+        return self.filter(x, spectrum[:, :, : -ahead * self.hop // self.fourier.hop])[:, : -self.hop]
+
+    def inference(
+        self,
+        speech_feat: Tensor,
+        cache_source: Tensor | None = None,
+        *,
+        noise: SourceNoise | None = None,
+        finalize: bool = True,
+    ) -> tuple[Tensor, Tensor]:
+        """Waveform of a mel; as the parent's, with ``finalize`` as in ``forward``.
+
+        Returns:
+            if not ``finalize``: waveform [batch, (frames - 8) * hop], excitation [batch, 1, (frames - 3) * hop].
+        """
+        f0 = self.f0_predictor.in_double(speech_feat, finalize)
+        source = continued(cache_source, self.excitation(f0, noise))
+        return self(speech_feat[:, :, : f0.shape[1]], source, finalize), source
+
+    def excitation(self, f0: Tensor, noise: SourceNoise | None = None) -> Tensor:
+        """As the parent's; in eval mode noise that is not given is the same in every call and every process."""
+        if noise is None and not self.training:
+            noise = self.fixed_noise(f0)
+        return super().excitation(f0, noise)
+
+    def fixed_noise(self, f0: Tensor) -> SourceNoise:
+        """Seeded noise for ``f0`` [batch, frames]; for more frames the same noise goes on, so growing calls agree.
+
+        Uniform, as published. The published code draws a table of 300 s (259 MB) when it builds the model, which no
+        checkpoint holds and which differs between processes: parity with it is defined for a given noise.
+        """
+        generator = torch.Generator("cpu").manual_seed(_NOISE_SEED)
+        phase = torch.rand(1, self.m_source.harmonics, generator=generator)
+        samples = torch.rand(f0.shape[1] * self.hop, self.m_source.harmonics, generator=generator)
+        return SourceNoise(phase.to(f0), samples[None].to(f0))
+
+
+def _down(in_channels: int, out_channels: int, stride: int) -> nn.Module:
+    if stride == 1:
+        return nn.Conv1d(in_channels, out_channels, kernel_size=1)
+    return CausalDownsampleConv1d(in_channels, out_channels, stride)

@@ -1,0 +1,72 @@
+"""One step of the workflow: what doit, the worker, the receipt, the reporter and the tests need to know of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Skip:
+    """Why a step is left out, decided before anything runs."""
+
+    reason: str
+    remedy: str
+    refuses: bool = False  # asking for its stage is an error
+    refuses_by_name: bool = False  # asking for this very step is one
+
+    @property
+    def text(self) -> str:
+        """Reason and remedy in one line."""
+        return f"{self.reason}. {self.remedy[:1].upper()}{self.remedy[1:]}"
+
+
+@dataclass(frozen=True)
+class Step:
+    """All that doit, the worker, the receipt, the reporter and the tests need to know of one step.
+
+    Attributes:
+        stage: doit task, ``export_onnx``.
+        name: subtask, ``cosyvoice2/flow.decoder.estimator.fp32``.
+        action: ``module:function``, imported in the child only.
+        inputs: role -> file; the roles, not the paths, are part of the key.
+        outputs: role -> file.
+        params: everything else that changes the bytes, and nothing that does not; JSON-plain.
+        modules: modules named by params whose code shapes the bytes beside the action's own.
+        libraries: distributions whose version shapes the bytes.
+        local: what belongs to this machine and changes no bytes; JSON-plain.
+        after: steps that must have succeeded before, beside those that make an input.
+        elsewhere: pattern of the names that the output has when it is made on other machines, beside it.
+        folder: where all outputs lie if they are of use together only; it is put in place as a whole.
+    """
+
+    stage: str
+    name: str
+    action: str
+    inputs: Mapping[str, Path]
+    outputs: Mapping[str, Path]
+    params: Mapping[str, Any]
+    modules: tuple[str, ...] = ()
+    libraries: tuple[str, ...] = ()
+    local: Mapping[str, Any] = field(default_factory=dict)
+    after: tuple[str, ...] = ()
+    elsewhere: str = ""
+    folder: Path | None = None
+    skip: Skip | None = None
+
+    @property
+    def task(self) -> str:
+        return f"{self.stage}:{self.name}"
+
+    @property
+    def code(self) -> tuple[str, ...]:
+        """Every module whose source, with what it imports from this project, shapes the outputs."""
+        return (self.action.partition(":")[0], *self.modules)
+
+    @property
+    def receipt(self) -> Path:
+        """Beside the output; beside, not in, a folder that is one."""
+        if self.folder:
+            return self.folder.with_name(f"{self.folder.name}.receipt.json")
+        first = next(iter(self.outputs.values()))
+        return first.with_name(f"{first.name if len(self.outputs) == 1 else self.stage}.receipt.json")

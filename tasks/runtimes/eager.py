@@ -1,0 +1,37 @@
+"""Runs the original module in eager PyTorch: the fp32 reference that every artifact is held against."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tasks.runtimes.base import Dtypes, Shapes, as_tuple, moved
+
+
+class PyTorchModule:
+    """A module in eval mode with its options fixed.
+
+    Args:
+        module: the original, any dtype; it is moved to `device`.
+        options: keyword arguments of its forward that are constants of the artifact.
+
+    Attributes:
+        causal: its forward on a whole sequence is what its methods give piece by piece, unless it says otherwise.
+    """
+
+    def __init__(self, module: nn.Module, *, options: Mapping[str, Any], device: str) -> None:
+        self._module, self._options, self._device = module.eval().to(device), dict(options), device
+        self.provider = f"PyTorch {torch.__version__} on {device}"
+        self.dtypes: Dtypes = {}
+        self.shapes: Shapes = {}
+        self.causal = getattr(module, "forward_is_causal", lambda: True)()
+
+    def __call__(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        return self.call("forward", {**inputs, **self._options})
+
+    @torch.inference_mode()
+    def call(self, method: str, arguments: Mapping[str, Any]) -> tuple[Tensor, ...]:
+        """Run a method beside forward, with keyword arguments."""
+        run = self._module if method == "forward" else getattr(self._module, method)
+        return as_tuple(run(**moved(arguments, self._device)))

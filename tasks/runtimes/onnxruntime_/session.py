@@ -1,0 +1,133 @@
+"""Runs an ONNX file in ONNX Runtime with all graph optimisations, and says which provider really runs it.
+
+Its CPU provider computes hardly anything in bf16; such a file is opened there as its widened twin.
+"""
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import onnxruntime
+import torch
+from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NoKernel
+from torch import Tensor
+from torch.utils.dlpack import from_dlpack
+
+from tasks.errors import UserError
+from tasks.runtimes.base import Dtypes, Shapes
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+BF16, BF16_TENSOR = 16, "tensor(bfloat16)"  # ONNX's number and ONNX Runtime's name
+EMULATED = " (bf16 emulated: computed in fp32, rounded after each operator)"
+DTYPES = {
+    "tensor(float)": torch.float32,
+    "tensor(float16)": torch.float16,
+    BF16_TENSOR: torch.bfloat16,
+    "tensor(int32)": torch.int32,
+    "tensor(int64)": torch.int64,
+    "tensor(bool)": torch.bool,
+}
+ERRORS_ONLY = 3
+# TF32 would round to 10 bits what is verified as fp32.
+PROVIDERS = {"cpu": [CPU], "cuda": [(CUDA, {"use_tf32": "0"}), CPU]}
+
+
+def open_artifact(path: Path, *, device: str, threads: int = 1, frugal: bool = False) -> "OnnxRuntimeSession":
+    """Load a file.
+
+    Args:
+        device: "cpu" or "cuda". ONNX Runtime falls back from CUDA to the CPU without an error; here that is one.
+        threads: threads inside an operator.
+        frugal: give memory back as soon as an operator is done, at the cost of time; for large single runs.
+
+    Raises:
+        UserError: the file cannot be loaded, or CUDA was asked for and is not what runs it.
+    """
+    kind = device.partition(":")[0]
+    if kind == "cuda":
+        onnxruntime.preload_dlls()  # the CUDA libraries that come with PyTorch's wheels
+    options, note = _options(threads, frugal=frugal), ""
+    try:
+        try:
+            session = onnxruntime.InferenceSession(path, options, providers=PROVIDERS[kind])
+        except NoKernel:
+            if kind != "cpu" or (twin := _opened_twin(path, options)) is None:
+                raise
+            session, note = twin, EMULATED
+    except Exception as error:  # ONNX Runtime's errors share no base class
+        raise _cannot_load(path, kind, error) from error
+    provider = session.get_providers()[0]
+    if kind == "cuda" and provider != CUDA:
+        raise UserError(
+            f"CUDA was asked for, but ONNX Runtime {onnxruntime.__version__} fell back to another provider",
+            where=path,
+            value=provider,
+            remedy="Install an onnxruntime-gpu that matches the CUDA libraries, or set verify.device=cpu",
+        )
+    return OnnxRuntimeSession(session, provider=provider + note)
+
+
+class OnnxRuntimeSession:
+    """A loaded ONNX file; inputs are taken as they are, in the dtypes of the file."""
+
+    def __init__(self, session: onnxruntime.InferenceSession, *, provider: str) -> None:
+        self._session, self.provider = session, provider
+        self.shapes: Shapes = {
+            value.name: tuple(size if isinstance(size, int) else None for size in value.shape)
+            for value in session.get_inputs()
+        }
+        self.dtypes: Dtypes = {value.name: DTYPES[value.type] for value in session.get_inputs() if value.type in DTYPES}
+        ends = (*session.get_inputs(), *session.get_outputs())
+        self._speaks_bf16 = any(value.type == BF16_TENSOR for value in ends)
+
+    def __call__(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        if self._speaks_bf16:
+            values = {name: _ort_value(value) for name, value in inputs.items()}
+            return tuple(_tensor(value) for value in self._session.run_with_ort_values(None, values))
+        arrays = {name: value.detach().cpu().numpy() for name, value in inputs.items()}
+        return tuple(torch.from_numpy(array) for array in self._session.run(None, arrays))
+
+
+def _opened_twin(path: Path, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession | None:
+    from tasks.runtimes.onnxruntime_.bf16_emulation import (
+        write_twin,  # other files need not wait for onnx to be imported
+    )
+
+    with tempfile.TemporaryDirectory() as folder:
+        twin = Path(folder) / "twin.onnx"
+        if not write_twin(path, twin):
+            return None
+        return onnxruntime.InferenceSession(twin, options, providers=PROVIDERS["cpu"])
+
+
+def _ort_value(value: Tensor) -> onnxruntime.OrtValue:
+    """numpy has no bfloat16: its bits are handed over as integers. With CUDA this has not been run yet."""
+    array = value.detach().cpu().contiguous()
+    if array.dtype != torch.bfloat16:
+        return onnxruntime.OrtValue.ortvalue_from_numpy(array.numpy())
+    bits = array.view(torch.uint16).numpy()
+    return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, BF16)
+
+
+def _tensor(value: onnxruntime.OrtValue) -> Tensor:
+    if value.data_type() == BF16_TENSOR:
+        return from_dlpack(value)
+    return torch.from_numpy(value.numpy())
+
+
+def _cannot_load(path: Path, kind: str, error: Exception) -> UserError:
+    reason = str(error).strip().splitlines()[0]
+    remedy = "Build it again: doit export_onnx"
+    if kind == "cuda" and isinstance(error, NoKernel):
+        remedy = "Set verify.device=cpu"
+    return UserError("ONNX Runtime cannot load it", where=path, value=reason, remedy=remedy)
+
+
+def _options(threads: int, *, frugal: bool) -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = ERRORS_ONLY
+    options.enable_cpu_mem_arena = options.enable_mem_pattern = not frugal
+    return options

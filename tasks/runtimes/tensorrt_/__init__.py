@@ -1,0 +1,1 @@
+"""TensorRT engines: loading, calling from several threads, and what a plan takes and returns. Heavy."""

@@ -1,0 +1,51 @@
+"""Runs a TorchScript `.zip` or `.pt`, with the executor settings that deployments of CosyVoice use."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tasks.errors import UserError
+from tasks.runtimes.base import ABOUT, Dtypes, Shapes, as_tuple, moved
+
+
+def open_artifact(path: Path, *, device: str, threads: int) -> "TorchScriptModule":
+    """Load a file onto a device. `threads` is PyTorch's own setting, made once by the process that calls.
+
+    Raises:
+        UserError: the file is not TorchScript, or holds operators that `device` does not have.
+    """
+    del threads
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError("CUDA was asked for and is not there", where=path, value=device, remedy="Set verify.device=cpu")
+    try:
+        about = {ABOUT: ""}
+        module = torch.jit.load(path, map_location=device, _extra_files=about)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"is not a TorchScript file that runs on {device}", where=path, value=reason, remedy="Export it again"
+        ) from error
+    options = json.loads(about[ABOUT] or "{}").get("options", {})
+    return TorchScriptModule(module, options=options, device=device)
+
+
+class TorchScriptModule:
+    """A loaded TorchScript file, called with the options that it says it is called with."""
+
+    def __init__(self, module: torch.jit.ScriptModule, *, options: Mapping[str, Any], device: str) -> None:
+        self.module, self._options, self._device = module.eval(), dict(options), device
+        self.provider = f"TorchScript, PyTorch {torch.__version__} on {device}"
+        self.dtypes: Dtypes = {}
+        self.shapes: Shapes = {}
+
+    def __call__(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        return self.call("forward", {**inputs, **self._options})
+
+    @torch.inference_mode()
+    def call(self, method: str, arguments: Mapping[str, Any]) -> tuple[Tensor, ...]:
+        """Run a method that the file kept, with keyword arguments."""
+        return as_tuple(getattr(self.module, method)(**moved(arguments, self._device)))

@@ -1,0 +1,1 @@
+"""Trains models: engines, data, objectives, checkpointing. Heavy."""

@@ -1,0 +1,52 @@
+"""What doit asks before a step: is it up to date, has a file changed? Receipts and content answer, not times."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from doit.dependency import FileChangedChecker
+
+from tasks.freshness.decide import decide
+from tasks.freshness.digests import Digests
+from tasks.plain_data import read_json_object
+from tasks.workflow.reporter import Run
+
+
+@dataclass
+class Freshness:
+    """What doit asks whether a step is up to date; as text, for `doit info`, what has changed."""
+
+    run: Run
+    digests: Digests
+
+    def __call__(self) -> bool:
+        try:
+            self.run.decision = decide(self.run.step, self.digests)
+        except FileNotFoundError:
+            return False  # doit itself reports a file that is not there
+        return self.run.decision.fresh
+
+    def __str__(self) -> str:
+        return "; ".join(self.run.decision.reasons) if self.run.decision else "an input is not there yet"
+
+
+class ContentChecker(FileChangedChecker):  # type: ignore[misc]
+    """doit's view of a file dependency: its content, so that a touched file is not a changed one."""
+
+    def __init__(self, digests: Digests) -> None:
+        self._digests = digests
+
+    def check_modified(self, file_path: str, file_stat: os.stat_result, state: str) -> bool:
+        return self._digests.of_file(Path(file_path)) != state
+
+    def get_state(self, dep: str, current_state: str | None) -> str | None:
+        digest = self._digests.of_file(Path(dep))
+        return None if digest == current_state else digest
+
+
+def readable_or_gone(database: Path) -> Path:
+    """doit's database is a cache here: one that doit could not read (a run was killed while writing) is removed."""
+    entries = read_json_object(database)
+    if not entries or not all(isinstance(entry, dict) for entry in entries.values()):
+        database.unlink(missing_ok=True)
+    return database

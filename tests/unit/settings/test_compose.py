@@ -1,0 +1,105 @@
+"""Settings: composed strictly, and everything that is wrong with them named at once."""
+
+from pathlib import Path
+
+import pytest
+
+from tasks.errors import ConfigError
+from tasks.settings.compose import ROOT, load
+from tasks.settings.schema import Config
+
+HERE = Path("/somewhere")
+
+
+def one(*words: str) -> Config:
+    (config,) = load(words, workdir=HERE)
+    return config
+
+
+def problems(*words: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load(words, workdir=HERE)
+    return caught.value.problems
+
+
+def test_without_words_it_is_the_demo_in_fp32() -> None:
+    config = one()
+    assert (config.model.name, config.precision.name, config.onnx.opset) == ("demo", "fp32", 18)
+
+
+def test_the_tolerances_follow_the_precision() -> None:
+    assert one("precision=fp16").verify != one("precision=fp32").verify
+
+
+def test_a_sweep_gives_one_configuration_for_each_combination() -> None:
+    configs = load(["precision=fp32,fp16", "onnx.opset=17"], workdir=HERE)
+    assert [(c.precision.name, c.onnx.opset) for c in configs] == [("fp32", 17), ("fp16", 17)]
+
+
+def test_relative_paths_start_where_the_command_was_typed() -> None:
+    config = one("model=cosyvoice2", "model.dir=models/cv2", "artifacts=out", "model.checkpoints.flow=/data/flow")
+    assert config.model.dir == "/somewhere/models/cv2"
+    assert config.artifacts == "/somewhere/out"
+    assert config.model.checkpoints["flow"] == "/data/flow"
+
+
+def test_artifacts_go_into_the_project_unless_told_otherwise() -> None:
+    assert one().artifacts == str(ROOT / "artifacts")
+
+
+@pytest.mark.parametrize("word", ["onnx.opsett=17", "+onnx.opsett=17", "++onnx.opsett=17"])
+def test_an_unknown_key_is_refused_in_every_form_with_the_nearest_one(word: str) -> None:
+    (problem,) = problems(word)
+    assert problem.endswith("no such setting; did you mean onnx.opset?")
+
+
+def test_an_unknown_model_is_refused_with_the_known_ones() -> None:
+    (problem,) = problems("model=cosyvoice22")
+    assert "no such model; choose from" in problem
+    assert problem.endswith("did you mean cosyvoice2?")
+
+
+@pytest.mark.parametrize(
+    ("word", "part"),
+    [
+        ("onnx.opset=99", "onnx.opset=99: out of range"),
+        ("onnx.opset=abc", "could not be converted to Integer"),
+        ("onnx.exporter=tracing", "tracing"),
+        ("onnx={exporter: dynamo, opset: 17}", "Set onnx.exporter=torchscript"),
+        ("average.num=0", "average.num=0: out of range"),
+        ("verify.trials=0", "verify.trials=0: out of range"),
+        ("train.lr=-1", "train.lr=-1"),
+        ("model.axes.frames.min=600", "model.axes.frames: needs 1 <= min <= opt <= max"),
+        ("model.axes.frames.opt=5000", "got min=4, opt=5000"),
+        ("precision.name=fp16", "say precision=NAME"),
+        ("tensorrt.profile.framez=[1,2,3]", "framez"),
+        ("model.checkpoints.flo=/data/flow", "model.checkpoints.flo: no such part; the model has flow"),
+        ("model.name=../elsewhere", "model.name=../elsewhere: names a folder of artifacts"),
+        ("model.name=.voxkiln", "model.name=.voxkiln: names a folder of artifacts"),
+        ("model.name=", "model.name=: names a folder of artifacts"),
+        ("verify.atol=inf", "verify.atol=inf: out of range; allowed: 0 or more"),
+        ("verify.min_snr_db=-inf", "verify.min_snr_db=-inf: out of range; allowed: a number of dB"),
+        ("verify.seed=99999999999999999999", "verify.seed=99999999999999999999: out of range"),
+        ("hydra.run.dir=x", "Hydra's own settings have no effect here"),
+        (
+            "tensorrt.profile.tokens=[4,5,6]",
+            "tensorrt.profile.tokens: no such axis; what becomes a plan has batch, frames",
+        ),
+        ("model.axes.batch.max=33", "model.axes.batch=[2, 2, 33]: 33 not a multiple of 2"),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_named(word: str, part: str) -> None:
+    (problem,) = problems(word)
+    assert part in problem
+    assert "\n" not in problem
+
+
+def test_all_problems_are_listed_at_once_each_in_one_line() -> None:
+    words = ["onnx.opsett=3", "model=nix", "verify.rtol=abc", "onnx.opset=99", "+onnx.nil=2", "average.num=0", "a=[1"]
+    found = problems(*words)
+    assert len(found) == len(words)
+    assert all("\n" not in problem for problem in found)
+
+
+def test_a_sweep_names_the_problem_of_each_value_once() -> None:
+    assert len(problems("onnx.opset=98,99", "precision=fp32,fp16")) == 2

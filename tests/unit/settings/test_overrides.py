@@ -1,0 +1,69 @@
+"""doit's command-line words reach Hydra exactly as typed; the contract with doit's private dictionary."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tasks.settings.overrides import expand
+
+ROOT = Path(__file__).resolve().parents[3]
+DODO = """
+import sys
+sys.path.insert(0, {root!r})
+from tasks.settings.overrides import command_line_words
+print(command_line_words())
+def task_nothing():
+    return {{"actions": None}}
+"""
+
+
+def words_seen_by_dodo(folder: Path, *typed: str) -> str:
+    (folder / "dodo.py").write_text(DODO.format(root=str(ROOT)))
+    # `doit info` ends with 1 for a task that is to run, so the exit code tells nothing here
+    command = [sys.executable, "-m", "doit", *typed]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    return done.stdout.splitlines()[0]
+
+
+@pytest.mark.parametrize("command", [[], ["run"], ["list"], ["clean"], ["info", "nothing"]])
+def test_doit_hands_over_every_form_of_word_exactly_for_every_command(tmp_path: Path, command: list[str]) -> None:
+    typed = ["+a.b=1", "++a=1", "a=[1,2]", "e='p=q'", "f=x=y", "g=", "model=demo,cosyvoice2"]
+    assert words_seen_by_dodo(tmp_path, *command, *typed) == repr(typed)
+
+
+def test_a_deletion_is_typed_with_an_equals_sign(tmp_path: Path) -> None:
+    assert words_seen_by_dodo(tmp_path, "~a=") == repr(["~a"])
+
+
+def test_sweeps_span_every_combination() -> None:
+    combinations, problems = expand(["precision=fp32,fp16", "onnx.opset=18", "model=demo,cosyvoice2"])
+    assert not problems
+    assert combinations == [
+        [f"precision={precision}", "onnx.opset=18", f"model={model}"]
+        for precision in ("fp32", "fp16")
+        for model in ("demo", "cosyvoice2")
+    ]
+
+
+def test_lists_and_quoted_commas_are_values_and_not_sweeps() -> None:
+    words = ["onnx.keep_fp32=[Softmax,Exp]", "model.name='a,b'"]
+    assert expand(words) == ([words], [])
+
+
+def test_a_word_outside_the_grammar_is_a_problem_and_the_others_stay() -> None:
+    combinations, (problem,) = expand(["a=[1", "onnx.opset=18"])
+    assert combinations == [["onnx.opset=18"]]
+    assert problem.startswith("a=[1: not in Hydra's override grammar")
+
+
+@pytest.mark.parametrize("word", ["=3", "+=3", "++=3", "verify.trials=glob(*)", "train.lr=interval(0,1)"])
+def test_words_without_a_setting_and_sweeps_without_values_are_problems_too(word: str) -> None:
+    combinations, (problem,) = expand([word, "onnx.opset=18"])
+    assert combinations == [["onnx.opset=18"]]
+    assert problem.startswith(f"{word}: not in Hydra's override grammar: ")
+
+
+def test_a_profile_of_a_new_axis_needs_no_plus_signs() -> None:
+    assert expand(["tensorrt.profile.frames=[4,500,3000]"]) == ([["++tensorrt.profile.frames=[4,500,3000]"]], [])

@@ -1,0 +1,157 @@
+"""Which checkpoints are chosen for averaging, and what is said of those that cannot be."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tasks.checkpoints import select, survey
+from tasks.errors import UserError
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "average"
+
+
+def sidecar(folder: Path, name: str, *, epoch: int = 0, step: int = 0, loss: object = 1.0) -> None:
+    (folder / f"{name}.yaml").write_text(f"epoch: {epoch}\nloss_dict:\n  loss: {loss}\nstep: {step}\n")
+    (folder / f"{name}.pt").touch()
+
+
+def names(folder: Path, *, num: int, val_best: bool = True) -> list[str]:
+    return [checkpoint.name for checkpoint in select(survey(folder), num=num, val_best=val_best)]
+
+
+def test_published_run_is_ranked_as_the_published_script_ranks_it() -> None:
+    expected = json.loads((GOLDEN / "README.json").read_text())
+    chosen = select(survey(GOLDEN), num=expected["num"], val_best=True)
+    assert [checkpoint.epoch for checkpoint in chosen] == expected["selected_epochs_best_first"]
+
+
+def test_every_loss_of_the_published_run_is_read() -> None:
+    expected = json.loads((GOLDEN / "README.json").read_text())
+    assert [checkpoint.loss for checkpoint in survey(GOLDEN)] == expected["losses"]
+
+
+def test_sidecars_called_train_or_init_do_not_count(tmp_path: Path) -> None:
+    for name in ("train", "init", "train_2", "epoch_0_whole"):
+        sidecar(tmp_path, name, loss=-100)
+    assert [checkpoint.name for checkpoint in survey(tmp_path)] == ["epoch_0_whole"]
+
+
+def test_newest_are_chosen_by_epoch_then_step_as_numbers(tmp_path: Path) -> None:
+    for epoch, step in ((2, 30), (10, 110), (10, 95), (9, 100)):
+        sidecar(tmp_path, f"epoch_{epoch}_step_{step}", epoch=epoch, step=step)
+    assert names(tmp_path, num=3, val_best=False) == ["epoch_10_step_110", "epoch_10_step_95", "epoch_9_step_100"]
+
+
+def test_a_checkpoint_from_within_an_epoch_stands_for_its_own_file(tmp_path: Path) -> None:
+    sidecar(tmp_path, "epoch_1_whole", epoch=1, step=20, loss=2.0)
+    sidecar(tmp_path, "epoch_1_step_15", epoch=1, step=15, loss=1.0)
+    chosen = select(survey(tmp_path), num=2, val_best=True)
+    assert [checkpoint.weights.name for checkpoint in chosen] == ["epoch_1_step_15.pt", "epoch_1_whole.pt"]
+
+
+def test_equal_losses_go_by_epoch_then_step_then_name(tmp_path: Path) -> None:
+    for name, epoch, step in (("d", 1, 1), ("c", 0, 2), ("b", 0, 1), ("a", 0, 1)):
+        sidecar(tmp_path, name, epoch=epoch, step=step)
+    assert names(tmp_path, num=4) == ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize("spelling", ["nan", ".nan", ".NaN", "inf", "-.inf"])
+@pytest.mark.parametrize("val_best", [True, False])
+def test_a_checkpoint_without_a_finite_loss_is_never_chosen(tmp_path: Path, spelling: str, val_best: bool) -> None:
+    sidecar(tmp_path, "epoch_1_whole", epoch=1, loss=spelling)
+    sidecar(tmp_path, "epoch_0_whole", epoch=0)
+    assert names(tmp_path, num=1, val_best=val_best) == ["epoch_0_whole"]
+    assert [checkpoint.name for checkpoint in survey(tmp_path) if checkpoint.diverged] == ["epoch_1_whole"]
+
+
+def test_a_sidecar_without_a_loss_counts_only_for_the_newest(tmp_path: Path) -> None:
+    (tmp_path / "last.yaml").write_text("epoch: 3\nstep: 9\n")
+    (tmp_path / "last.pt").touch()
+    assert names(tmp_path, num=1, val_best=False) == ["last"]
+    with pytest.raises(UserError, match="1 asked for, 0 found and 1 more without a finite validation loss"):
+        names(tmp_path, num=1)
+
+
+def test_weights_without_a_sidecar_are_left_out(tmp_path: Path) -> None:
+    sidecar(tmp_path, "epoch_0_whole")
+    (tmp_path / "epoch_1_whole.pt").touch()
+    assert [checkpoint.name for checkpoint in survey(tmp_path)] == ["epoch_0_whole"]
+
+
+def test_other_yaml_files_in_the_folder_are_left_out(tmp_path: Path) -> None:
+    sidecar(tmp_path, "epoch_0_whole")
+    (tmp_path / "cosyvoice2.yaml").write_text("flow: !new:some.Class\n  width: 4\n")
+    (tmp_path / "notes.yaml").write_text("- tried a lower rate\n")
+    (tmp_path / "empty.yaml").touch()
+    (tmp_path / "._epoch_0_whole.yaml").write_bytes(b"\0\5\x16\7")  # macOS leaves them on network drives
+    assert [checkpoint.name for checkpoint in survey(tmp_path)] == ["epoch_0_whole"]
+
+
+def test_no_tag_in_a_sidecar_is_ever_obeyed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    sidecar(tmp_path, "a")
+    hostile = '!!python/object/apply:os.system ["echo obeyed"]'
+    (tmp_path / "a.yaml").write_text(f"epoch: 0\ngrad_norm: {hostile}\nloss_dict: {{loss: 1.0}}\nstep: 0\n")
+    assert survey(tmp_path)[0].loss == 1.0
+    assert "obeyed" not in capfd.readouterr().out
+
+
+def test_reading_sidecars_needs_no_torch() -> None:
+    program = (
+        "import sys; from pathlib import Path; from tasks.checkpoints import survey;"
+        f"survey(Path({str(GOLDEN)!r})); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def write(text: str | bytes) -> Callable[[Path], None]:
+    def spoil(folder: Path) -> None:
+        content = text if isinstance(text, bytes) else text.encode()
+        (folder / "epoch_0_whole.yaml").write_bytes(content)
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda folder: (folder / "epoch_0_whole.pt").unlink(), "without its weights file .got epoch_0_whole.yaml"),
+        (write("epoch: [1, 2\n"), "cannot be read as YAML"),
+        (write(b"epoch: \xc3\x28"), "cannot be read as YAML"),
+        (write("[" * 100_000), "cannot be read as YAML"),
+        (write(""), "is not a YAML mapping"),
+        (write("- epoch\n- step\n"), "is not a YAML mapping .got list"),
+        (write("step: 1\nloss_dict: {loss: 1}\n"), "has no 'epoch'"),
+        (write("epoch: one\nstep: 1\n"), "'epoch' is not an integer .got one"),
+        (write("epoch: 1\nstep: [1]\n"), "'step' is not an integer"),
+        (write("epoch: 1\nstep: 1\nloss_dict: 3\n"), "'loss_dict' is not a mapping .got 3"),
+        (write("epoch: 1\nstep: 1\nloss_dict: {loss: low}\n"), "'loss_dict.loss' is not a number .got low"),
+        (write("epoch: 1\nstep: 1\nloss_dict: {loss: [1]}\n"), "'loss_dict.loss' is not a number"),
+    ],
+)
+def test_a_bad_sidecar_is_named(tmp_path: Path, spoil: Callable[[Path], None], message: str) -> None:
+    sidecar(tmp_path, "epoch_0_whole")
+    spoil(tmp_path)
+    with pytest.raises(UserError, match=message) as caught:
+        survey(tmp_path)
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_too_few_checkpoints_names_the_number_found_and_the_setting(tmp_path: Path) -> None:
+    sidecar(tmp_path, "epoch_0_whole")
+    with pytest.raises(UserError, match=r"2 asked for, 1 found .got average.num=2.. Lower average.num to 1"):
+        names(tmp_path, num=2)
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"{tmp_path}/none: no such folder"):
+        survey(tmp_path / "none")
+
+
+def test_a_folder_without_sidecars_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "epoch_0_whole.pt").touch()
+    with pytest.raises(UserError, match="no checkpoint with a sidecar"):
+        survey(tmp_path)
