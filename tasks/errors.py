@@ -1,4 +1,4 @@
-"""The errors a user can mend: each says what is wrong, where, which value, and what to do about it.
+"""The errors a user can fix: each states what is wrong, where, which value, and what to do about it.
 
 Anything else is a bug and keeps its traceback.
 """
@@ -38,3 +38,8 @@ class ConfigError(UserError):
         self.problems = problems
         text = problems[0] if len(problems) == 1 else "\n  ".join([f"{len(problems)} problems:", *problems])
         Exception.__init__(self, text)
+
+
+def reason(error: BaseException) -> str:
+    """The first line of an error's message, or its class name where it has none."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
