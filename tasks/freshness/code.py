@@ -4,18 +4,17 @@ As a compiler writes down the headers it has read: what an action imported this 
 concern. Whatever would make it import something else (an edited module, a parameter, an input) changes the key anyway.
 """
 
-import importlib.util
 import site
 import sys
 import sysconfig
 import time
 from collections.abc import Collection, Iterable
 from functools import cache
-from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
 
 from tasks.freshness.digests import Digests
+from tasks.objects import find_source
 
 # Rooms that carry a step out or report about it; what they do never reaches the bytes of an artifact.
 HOUSE_KEEPING = (
@@ -35,14 +34,15 @@ def used_modules(action: str, *, before: Collection[str], named: Iterable[str], 
             import it or it is among `named`: a warm process has loaded more than an action uses.
         named: modules of objects that were loaded by name.
     """
-    own = {name: path for name, module in list(sys.modules.items()) if (path := _own_file(name, module))}
+    loaded = list(sys.modules.items())
+    own = {name: path for name, module in loaded if not _is_house_keeping(name) and (path := _own_file(name, module))}
     waiting = {action.partition(":")[0], *named, *(own.keys() - set(before))} & own.keys()
     found: set[str] = set()
     while waiting:
         name = waiting.pop()
         found.add(name)
         waiting |= (digests.of_source(own[name], package=_package(name))[1] | _parents(name)) & own.keys() - found
-    return sorted(name for name in found if not _is_house_keeping(name))
+    return sorted(found)
 
 
 def code_digests(modules: Iterable[str], digests: Digests, *, newest: float | None = None) -> dict[str, str]:
@@ -53,7 +53,7 @@ def code_digests(modules: Iterable[str], digests: Digests, *, newest: float | No
     """
     found = {}
     for module in modules:
-        path = find_source(module)
+        path = _source(module)
         if path is None:
             found[module] = ""
         elif newest is not None and newest < path.stat().st_mtime <= time.time():
@@ -64,19 +64,8 @@ def code_digests(modules: Iterable[str], digests: Digests, *, newest: float | No
 
 
 @cache
-def find_source(module: str) -> Path | None:
-    """A module's file, found without importing it or the packages around it."""
-    top, *rest = module.split(".")
-    try:
-        spec: ModuleSpec | None = importlib.util.find_spec(top)  # a top-level name imports nothing
-    except (ImportError, ValueError):
-        return None
-    name = top
-    for part in rest:
-        name = f"{name}.{part}"
-        locations = spec.submodule_search_locations if spec else None
-        spec = PathFinder.find_spec(name, list(locations)) if locations else None
-    return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
+def _source(module: str) -> Path | None:
+    return find_source(module)
 
 
 def _own_file(name: str, module: ModuleType) -> Path | None:
@@ -96,7 +85,7 @@ def _library_folders() -> tuple[Path, ...]:
 
 def _package(module: str) -> str:
     """What a relative import in a module starts from."""
-    path = find_source(module)
+    path = _source(module)
     return module if path and path.name == "__init__.py" else module.rpartition(".")[0]
 
 

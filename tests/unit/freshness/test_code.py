@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.freshness.code import EDITED, code_digests, find_source, used_modules
+from tasks.freshness import code
+from tasks.freshness.code import EDITED, code_digests, used_modules
 from tasks.freshness.digests import Digests
 
 FILES = {
@@ -101,7 +102,7 @@ def test_a_module_that_is_gone_counts_as_changed(package: str, tmp_path: Path) -
     digests = Digests(tmp_path / "memo.json")
     before = code_digests([f"{package}.base"], digests)
     (tmp_path / package / "base.py").unlink()
-    find_source.cache_clear()  # as in the next run
+    code._source.cache_clear()  # as in the next run
     assert code_digests([f"{package}.base"], digests) != before
 
 
@@ -110,9 +111,3 @@ def test_a_file_that_was_edited_while_the_step_ran_may_not_be_what_was_imported(
     (tmp_path / package / "base.py").write_text("WIDTH = 6\n")
     found = code_digests([f"{package}.base"], Digests(tmp_path / "memo.json"), newest=started)
     assert found == {f"{package}.base": EDITED}
-
-
-def test_a_source_is_found_without_importing_anything(package: str, tmp_path: Path) -> None:
-    assert find_source(f"{package}.layer") == tmp_path / package / "layer.py"
-    assert package not in sys.modules
-    assert find_source("no.such.module") is None
