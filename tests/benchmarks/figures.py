@@ -18,8 +18,8 @@ FILE = Path(__file__).with_name("FIGURES.md")
 MODEL = "cosyvoice2"
 INTRODUCTION = """# Figures
 
-Written by `python -m tests.benchmarks.figures`; do not edit. Sizes are those of the original release, weights are random,
-precision is fp32 unless a line says otherwise. SNR and the worst element compare an artifact with the eager module.
+Written by `python -m tests.benchmarks.figures`; do not edit. Sizes are those of the original release, weights are
+random, precision is fp32 unless a line has another. SNR and the worst element compare an artifact with the eager module.
 """
 
 
@@ -27,15 +27,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         demo = f"artifacts={folder / 'demo'}"
-        sections = [
-            INTRODUCTION,
-            _machine(),
-            _section("The demo, training included", _timed_demo, demo),
-            _section("A run with nothing to do", _output, "tests.benchmarks.bench_nothing_to_do", demo),
-            _section("Averaging", _output, "tests.benchmarks.bench_average", "--folder", scratch),
-            _section("A model folder for the next figures", _output, "tests.benchmarks.full_size", MODEL, folder, "--parts", "flow"),
-            _section("CosyVoice 2's flow, step by step", _output, "tests.benchmarks.bench_export", MODEL, folder),
-        ]  # fmt: skip
+        measurements: list[tuple[str, Callable[..., str], tuple[object, ...]]] = [
+            ("The demo, training included", _timed_demo, (demo,)),
+            ("A run with nothing to do", _output, ("bench_nothing_to_do", demo)),
+            ("Averaging five checkpoints", _output, ("bench_average", "--folder", folder)),
+            ("CosyVoice 2's flow: its weights", _output, ("full_size", MODEL, folder / MODEL, "--parts", "flow")),
+            ("CosyVoice 2's flow: every step", _output, ("bench_export", MODEL, folder / MODEL)),
+        ]
+        sections = [INTRODUCTION, _machine()]
+        for title, measure, words in measurements:
+            print(title, flush=True)
+            sections.append(f"## {title}\n\n{measure(*words)}\n")
     FILE.write_text("\n".join(sections), encoding="utf-8")
 
 
@@ -44,14 +46,10 @@ def _machine() -> str:
     return f"{datetime.now(UTC):%Y-%m-%d}, {model.partition(':')[2].strip()}, Python {platform.python_version()}.\n"
 
 
-def _section(title: str, measure: Callable[..., str], *words: object) -> str:
-    print(title, flush=True)
-    return f"## {title}\n\n{measure(*words)}\n"
-
-
 def _output(module: str, *words: object) -> str:
-    done = subprocess.run([sys.executable, "-m", module, *map(str, words)], capture_output=True, text=True, check=True)
-    return f"```\n{done.stdout.strip()}\n```"
+    command = [sys.executable, "-m", f"tests.benchmarks.{module}", *map(str, words)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return f"```\n$ python {' '.join(command[1:])}\n{done.stdout.strip()}\n```"
 
 
 def _timed_demo(artifacts: str) -> str:
