@@ -18,8 +18,8 @@ FILE = Path(__file__).with_name("FIGURES.md")
 MODEL = "cosyvoice2"
 INTRODUCTION = """# Figures
 
-Written by `python -m tests.benchmarks.figures`; do not edit. Sizes are those of the original release, weights are
-random, precision is fp32 unless a line has another. SNR and the worst element compare an artifact with the eager module.
+Written by `python -m tests.benchmarks.figures`; do not edit. Sizes are those of the original release, weights
+are random, precision is fp32 unless a line has another. SNR and worst element are against the eager module.
 """
 
 
