@@ -20,6 +20,7 @@ from tasks.freshness.digests import Digests
 from tasks.freshness.receipt import write_atomically
 from tasks.job import Job
 from tasks.machine import gpus as devices
+from tasks.machine import tensorrt_install
 from tasks.pipeline.component_params import Machine
 from tasks.pipeline.graph import EXPORT_STAGES, VERIFY_STAGES, merge, plan
 from tasks.pipeline.step import Step
@@ -198,9 +199,9 @@ def _machine() -> Machine:
     return Machine(
         cuda=bool(gpus) and cuda_build,
         gpu=gpus[0].slug if gpus else "nogpu",
-        tensorrt=devices.tensorrt_version() or "not installed",
-        plan_obstacle=devices.plan_obstacle(),
-        run_obstacle=devices.run_obstacle(),
+        tensorrt=tensorrt_install.tensorrt_version() or "not installed",
+        plan_obstacle=tensorrt_install.build_obstacle(),
+        run_obstacle=tensorrt_install.runtime_obstacle(),
         transformers=library_version("transformers") != "not installed",
     )
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from tasks.freshness.decide import library_version
 from tasks.freshness.receipt import Receipt
 from tasks.machine import gpus as devices
+from tasks.machine import tensorrt_install
 from tasks.pipeline.step import Step
 
 LIBRARIES = (
@@ -24,7 +25,7 @@ def report(steps: Sequence[Step]) -> Iterator[str]:
     yield _row("Python", f"{platform.python_version()} on {system}")
     for name in LIBRARIES:
         yield _row(name, library_version(name))
-    yield _row("tensorrt", devices.tensorrt_version() or "not installed")
+    yield _row("tensorrt", tensorrt_install.tensorrt_version() or "not installed")
     yield from _devices()
     yield from _engines()
     yield ""
@@ -50,7 +51,7 @@ def _devices() -> Iterator[str]:
     if not gpus:
         yield _row("GPU", "none")
     for gpu in gpus:
-        known = f"compute capability {gpu.compute_capability or '?'}, driver {gpu.driver or '?'}"
+        known = f"compute capability {gpu.compute_capability}, driver {gpu.driver}"
         yield _row("GPU", f"{gpu.index}: {gpu.name}, {known}")
 
 
