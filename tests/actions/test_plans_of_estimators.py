@@ -13,9 +13,9 @@ from tasks.machine.gpus import Gpu
 from tasks.pipeline.component_params import Context, declaration
 from tasks.pipeline.component_params import Machine as Host
 from tasks.settings.compose import load
-from tests.actions.test_build_plan import SETTINGS
 from tests.support.folders import config_of, weights_of
 from tests.support.golden_cases import GOLDEN
+from tests.support.plan_jobs import SETTINGS
 from tests.support.simulated_runtime import machine
 from tests.support.tensorrt_simulation import Machine
 

@@ -96,8 +96,8 @@ def _build(machine: Any, builder: Any, network: Any, config: Any) -> Any:
         return None
     if not _report_progress(machine, config._set.get("progress_monitor")):
         return None
-    if machine.faults.build_says:
-        for line in machine.faults.build_says:
+    if machine.faults.build_errors:
+        for line in machine.faults.build_errors:
             error(builder, line)
         return None
     if config._set["cache"] is not None:

@@ -121,7 +121,7 @@ def _inspect(machine: Any, inspector: dict[str, Any], io: list[onnx.ValueInfoPro
     """The inspector's JSON in the schema of the version."""
     engine = inspector["engine"]
     facts = engine._set["facts"]
-    if machine.faults.tells_no_types or not facts["detailed"]:
+    if machine.faults.reports_no_types or not facts["detailed"]:
         layers: list[Any] = [node.name for node in engine._set["model"].graph.node]
     else:
         layers = _layers(machine, engine, context=inspector.get("execution_context"))

@@ -21,14 +21,14 @@ class Faults:
     """What shall go wrong."""
 
     cuda: bool = False  # CUDA does not start: no Builder, no Runtime
-    build_says: tuple[str, ...] = ()  # errors of a build that gives None
+    build_errors: tuple[str, ...] = ()  # errors of a build that gives None
     on_step: Callable[[int], None] = lambda step: None  # called in mid-build
     steps: int = 3
     contexts_that_fit: int | None = None
     launch: bool = False  # execute_async_v3 gives False
     drops_input: str = ""  # the engine lacks this input
     ignores_precision: bool = False  # every layer comes out in FLOAT
-    tells_no_types: bool = False  # the inspector gives layer names only
+    reports_no_types: bool = False  # the inspector gives layer names only
     output_kind: str = ""  # the engine's outputs are of this type instead
 
 
