@@ -160,8 +160,8 @@ def parsing(machine: Any) -> dict[str, Any]:
         this._set.update(network=network, logger=logger, errors=[])
 
     def refuse(this: Any, desc: str, *, node: str = "", operator: str = "", code: str = "UNSUPPORTED_NODE") -> None:
-        told = {"desc": desc, "node_name": node, "node_operator": operator}
-        this._set["errors"].append(machine.made("ParserError", told=told, code=code))
+        facts = {"desc": desc, "node_name": node, "node_operator": operator}
+        this._set["errors"].append(machine.made("ParserError", facts=facts, code=code))
         error(this, desc)
 
     def parse(this: Any, path: str) -> bool:
@@ -180,13 +180,13 @@ def parsing(machine: Any) -> dict[str, Any]:
         )
         return not this._set["errors"]
 
-    told = ("desc", "node_name", "node_operator")
+    facts = ("desc", "node_name", "node_operator")
     return {
         "OnnxParser": parser,
         "OnnxParser.parse_from_file": parse,
         "OnnxParser.num_errors": lambda this: len(this._set["errors"]),
         "OnnxParser.get_error": lambda this, index: this._set["errors"][index],
-        **{f"ParserError.{key}": lambda this, key=key: this._set["told"][key] for key in told},
+        **{f"ParserError.{key}": lambda this, key=key: this._set["facts"][key] for key in facts},
         "ParserError.code": lambda this: machine.bindings.classes["ErrorCode"][this._set["code"]],
         "INetworkDefinition.num_inputs": lambda this: len(this._set["inputs"]),
         "INetworkDefinition.num_outputs": lambda this: len(this._set["outputs"]),
