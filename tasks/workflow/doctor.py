@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from tasks.freshness.decide import NOT_INSTALLED, decide, library_version
 from tasks.freshness.digests import Digests
 from tasks.freshness.receipt import Receipt
-from tasks.machine import gpus as devices
+from tasks.machine import tensorrt_install
+from tasks.machine.gpus import gpus
 from tasks.pipeline.step import Step
 
 LIBRARIES = (
@@ -25,7 +26,7 @@ def report(steps: Sequence[Step], digests: Digests) -> Iterator[str]:
     yield _row("Python", f"{platform.python_version()} on {system}")
     for name in LIBRARIES:
         yield _row(name, library_version(name))
-    yield _row("tensorrt", devices.tensorrt_version() or NOT_INSTALLED)
+    yield _row("tensorrt", tensorrt_install.tensorrt_version() or NOT_INSTALLED)
     yield from _devices()
     yield from _engines()
     yield ""
@@ -49,11 +50,11 @@ def preflight_result(step: Step, digests: Digests) -> str:
 
 
 def _devices() -> Iterator[str]:
-    gpus = devices.gpus()
-    if not gpus:
+    found = gpus()
+    if not found:
         yield _row("GPU", "none")
-    for gpu in gpus:
-        known = f"compute capability {gpu.compute_capability or '?'}, driver {gpu.driver or '?'}"
+    for gpu in found:
+        known = f"compute capability {gpu.compute_capability}, driver {gpu.driver}"
         yield _row("GPU", f"{gpu.index}: {gpu.name}, {known}")
 
 

@@ -7,8 +7,10 @@ import onnx
 
 from tasks.actions.build_plan.onnx_interface import KINDS
 from tasks.actions.export_onnx.module_names import module_of
-from tasks.actions.preflight.operator_table import FORMATS, NOT_READ, OPSETS, SOURCE
+from tasks.actions.preflight.operator_table import load_table
 
+TABLE = load_table()
+SOURCE = f"TensorRT {TABLE.version}"
 STANDARD = ("", "ai.onnx")
 FORMAT_NAMES = {"FLOAT": "FP32", "HALF": "FP16"}
 SHOWN = 3
@@ -48,7 +50,7 @@ def _inside(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
 def _why_not(node: onnx.NodeProto) -> str:
     if node.domain not in STANDARD:
         return f"{node.domain}::{node.op_type} is no standard operator and needs a plugin"
-    if node.op_type in NOT_READ or node.op_type not in FORMATS:
+    if node.op_type not in TABLE.formats:
         return f"{node.op_type} is not read by {SOURCE}"
     return ""
 
@@ -60,7 +62,7 @@ def _formats(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> Iterator[tu
     for node in nodes:
         kind = kinds.get(node.output[0] if node.output else "", "")
         name = FORMAT_NAMES.get(kind, kind)
-        known = FORMATS.get(node.op_type)
+        known = TABLE.formats.get(node.op_type)
         if known and name and name not in known and not (name == "BOOL" and node.op_type in COMPARISONS):
             yield f"{node.op_type} gives {name}, which {SOURCE} reads for {', '.join(sorted(known))} only", node
 
@@ -92,5 +94,6 @@ def origin(node: onnx.NodeProto) -> str:
 
 def _opset(model: onnx.ModelProto) -> Iterator[str]:
     version = max((entry.version for entry in model.opset_import if entry.domain in STANDARD), default=0)
-    if version not in OPSETS:
-        yield f"opset {version} is outside {OPSETS.start} to {OPSETS.stop - 1}, which {SOURCE} reads; use a newer one"
+    if version not in TABLE.opsets:
+        covered = f"{TABLE.opsets.start} to {TABLE.opsets.stop - 1}"
+        yield f"opset {version} is not in {SOURCE}'s operator table ({covered}); later versions may support it"
