@@ -28,16 +28,18 @@ def streams() -> FakeStreams:
 
 def test_64_threads_share_4_contexts_and_none_is_lost_or_used_twice(machine, streams, tmp_path):
     engine = load_small_plan(machine, streams, tmp_path, concurrency=4)
+    calls = {frames: plan_inputs(frames) for frames in range(4, 61)}
+    expected = {frames: _expected_by_hand(inputs) for frames, inputs in calls.items()}
 
     def work(number: int) -> str:
         generator = random.Random(number)
         outcomes = []
         for _ in range(5):
-            inputs = plan_inputs(generator.randint(4, 60))
+            frames = generator.randint(4, 60)
             if generator.random() < 0.3:
-                outcomes.append(_fail_inside(engine, inputs))
+                outcomes.append(_fail_inside(engine, calls[frames]))
             else:
-                outcomes.append(np.allclose(engine(inputs)[0], _expected_by_hand(inputs), atol=1e-4))
+                outcomes.append(np.allclose(engine(calls[frames])[0], expected[frames], atol=1e-4))
         return "ok" if all(outcomes) else "wrong"
 
     with ThreadPoolExecutor(64) as threads:
@@ -47,7 +49,7 @@ def test_64_threads_share_4_contexts_and_none_is_lost_or_used_twice(machine, str
 
 
 def _fail_inside(engine, inputs) -> bool:
-    """A caller that dies while it holds a context, or sends nonsense."""
+    """A caller that fails while it holds a context, or passes wrong inputs."""
     try:
         with engine.acquire() as run:
             run(inputs)
