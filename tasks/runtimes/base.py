@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from tasks.settings.number_formats import NumberFormat
+
 Dtypes = Mapping[str, torch.dtype]
 Shapes = Mapping[str, tuple[int | None, ...]]
 ABOUT = "voxkiln.json"  # record of a TorchScript file that tells what it is and which options it is called with
@@ -35,6 +37,12 @@ class Runtime(Protocol):
     def __call__(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """Run once on tensors by name; outputs in the artifact's order, on the CPU or the artifact's device."""
         ...
+
+
+def torch_dtype(format_: NumberFormat) -> torch.dtype:
+    """PyTorch's dtype for a number format."""
+    dtype: torch.dtype = getattr(torch, format_.torch)
+    return dtype
 
 
 def as_tuple(outputs: Tensor | tuple[Tensor, ...] | list[Tensor]) -> tuple[Tensor, ...]:

@@ -22,9 +22,9 @@ import torch
 from torch import nn
 
 from tasks.actions.export_onnx.check import check
-from tasks.actions.export_onnx.low_precision import clamp_masks, kept_nodes, require_types, to_narrow
-from tasks.actions.export_onnx.low_precision_formats import NARROW, Narrow
-from tasks.actions.export_onnx.overflow import require_finite, too_loud
+from tasks.actions.export_onnx.low_precision import clamp_masks, convert, kept_nodes, require_types
+from tasks.actions.export_onnx.low_precision_formats import LOW_PRECISIONS, LowPrecision
+from tasks.actions.export_onnx.overflow import overflowing_nodes, require_finite
 from tasks.actions.export_onnx.simplify import simplify
 from tasks.actions.export_onnx.trace import dynamic_axes, trace
 from tasks.actions.export_onnx.write import declare, provenance, write
@@ -32,7 +32,7 @@ from tasks.actions.inputs.generated import make_trial, static_sizes
 from tasks.errors import UserError
 from tasks.job import Job
 
-PRECISIONS = ("fp32", *NARROW)
+PRECISIONS = ("fp32", *LOW_PRECISIONS)
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -56,11 +56,11 @@ def run(job: Job) -> dict[str, Any]:
             remedy=f"Use one of {', '.join(PRECISIONS)}",
         )
     dynamic = dynamic_axes(component, dynamic_batch=settings["dynamic_batch"])
-    narrow = NARROW.get(precision)
+    low = LOW_PRECISIONS.get(precision)
     model, samples = _traced(job)
     facts: dict[str, Any] = {"exporter": settings["exporter"]}
-    if narrow:
-        facts |= _narrowed(model, narrow, component, settings["keep_fp32"], samples)
+    if low:
+        facts |= _converted(model, low, component, settings["keep_fp32"], samples)
     about = provenance(
         component, step=job.step, precision=precision, exporter=settings["exporter"], weights=job.inputs["weights"]
     )
@@ -71,8 +71,8 @@ def run(job: Job) -> dict[str, Any]:
     facts |= check(
         job.outputs["onnx"], component=component, precision=precision, opset=settings["opset"], dynamic=dynamic
     )
-    if narrow:
-        require_finite(job.outputs["onnx"], samples, narrow)
+    if low:
+        require_finite(job.outputs["onnx"], samples, low)
     return facts
 
 
@@ -100,22 +100,22 @@ def _samples(component: Mapping[str, Any], static: Mapping[str, int]) -> list[di
     return samples
 
 
-def _narrowed(
+def _converted(
     model: ir.Model,
-    narrow: Narrow,
+    low: LowPrecision,
     component: Mapping[str, Any],
     keep: list[str],
     samples: list[dict[str, torch.Tensor]],
 ) -> dict[str, Any]:
     require_types(model)
-    clamped = clamp_masks(model, narrow)
-    named = kept_nodes(model, keep, narrow)
-    loud = too_loud(model, samples, narrow) if narrow.short_range else set()
-    operators = Counter(node.op_type for node in named | loud)
-    to_narrow(model, named | loud, narrow, wide_inputs=narrow.wide_inputs(component))
+    clamped = clamp_masks(model, low)
+    named = kept_nodes(model, keep, low)
+    overflowing = overflowing_nodes(model, samples, low) if low.short_range else set()
+    operators = Counter(node.op_type for node in named | overflowing)
+    convert(model, named | overflowing, low, fp32_inputs=low.fp32_inputs(component))
     return {
         "nodes_kept_fp32": operators.total(),
         "operators_kept_fp32": dict(operators.most_common()),
-        "kept_for_range": len(loud - named),
+        "kept_for_range": len(overflowing - named),
         "clamped_masks": clamped,
     }

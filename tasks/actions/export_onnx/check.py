@@ -7,10 +7,11 @@ from typing import Any
 
 import onnx
 
-from tasks.actions.export_onnx.low_precision_formats import NARROW
-from tasks.errors import UserError
+from tasks.actions.export_onnx.low_precision_formats import LOW_PRECISIONS
+from tasks.errors import UserError, reason
+from tasks.settings.number_formats import BY_NAME, BY_ONNX
 
-ELEMENT_TYPES = {"fp32": onnx.TensorProto.FLOAT} | {name: narrow.type.value for name, narrow in NARROW.items()}
+OTHER_EXPORTER = "Try another onnx.exporter or onnx.simplify=false, and report it"
 
 
 def check(
@@ -24,8 +25,9 @@ def check(
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError("is not a valid ONNX graph", where=path.name, value=reason, remedy=_OTHER_EXPORTER) from error
+        raise UserError(
+            "is not a valid ONNX graph", where=path.name, value=reason(error), remedy=OTHER_EXPORTER
+        ) from error
     model = onnx.load(path, load_external_data=False)
     _require(path, "opset", opset, _opset(model), remedy="Set onnx.exporter=torchscript for opsets below 18")
     _require_tensors(path, model.graph.input, _shapes(component["inputs"]), dynamic)
@@ -49,9 +51,6 @@ def _described(path: Path, model: onnx.ModelProto) -> dict[str, Any]:
     }
 
 
-_OTHER_EXPORTER = "Try another onnx.exporter or onnx.simplify=false, and report it"
-
-
 def _opset(model: onnx.ModelProto) -> int:
     return next(entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"})
 
@@ -61,11 +60,11 @@ def _shapes(inputs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _require_tensors(path: Path, values: Any, wanted: Mapping[str, Any], dynamic: Mapping[str, Any]) -> None:
-    _require(path, "names", list(wanted), [value.name for value in values], remedy=_OTHER_EXPORTER)
+    _require(path, "names", list(wanted), [value.name for value in values], remedy=OTHER_EXPORTER)
     for value in values:
         for position, (size, found) in enumerate(zip(wanted[value.name], _dims(value), strict=True)):
             if size in dynamic or isinstance(size, int):
-                _require(path, f"axis {position} of {value.name}", size, found, remedy=_OTHER_EXPORTER)
+                _require(path, f"axis {position} of {value.name}", size, found, remedy=OTHER_EXPORTER)
 
 
 def _dims(value: onnx.ValueInfoProto) -> list[int | str]:
@@ -74,14 +73,12 @@ def _dims(value: onnx.ValueInfoProto) -> list[int | str]:
 
 
 def _require_precision(path: Path, model: onnx.ModelProto, component: Mapping[str, Any], precision: str) -> None:
-    floats = set(ELEMENT_TYPES.values())
-    wide = NARROW[precision].wide_inputs(component) if precision in NARROW else frozenset()
+    in_fp32 = LOW_PRECISIONS[precision].fp32_inputs(component) if precision in LOW_PRECISIONS else frozenset()
     for value in (*model.graph.input, *model.graph.output):
-        found = value.type.tensor_type.elem_type
-        if found in floats:
-            wanted = ELEMENT_TYPES["fp32" if value.name in wide else precision]
-            name = onnx.TensorProto.DataType.Name
-            _require(path, f"number format of {value.name}", name(wanted), name(found), remedy=_OTHER_EXPORTER)
+        found = BY_ONNX.get(value.type.tensor_type.elem_type)
+        if found and found.is_float:
+            wanted = BY_NAME["fp32" if value.name in in_fp32 else precision]
+            _require(path, f"number format of {value.name}", wanted.name, found.name, remedy=OTHER_EXPORTER)
 
 
 def _require(path: Path, what: str, wanted: Any, found: Any, *, remedy: str) -> None:

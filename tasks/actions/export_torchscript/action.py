@@ -18,8 +18,9 @@ from torch.jit import ScriptModule
 from tasks.actions.export_torchscript.archive import save_reproducibly
 from tasks.errors import UserError
 from tasks.job import Job
+from tasks.runtimes.base import torch_dtype
+from tasks.settings.number_formats import BY_NAME
 
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 DEVICE_SPECIFIC = re.compile("mkldnn|prepacked|cudnn|miopen", re.IGNORECASE)
 UNSAVEABLE = "prim::ConstantMKLDNNTensor"  # written without its value, so the file could not be read back
 
@@ -90,7 +91,7 @@ def _loaded(job: Job, component: dict[str, Any], *, precision: str, target: str)
         )
     load = import_module(component["loader"]).load_component
     module: nn.Module = load(component, config=job.inputs["config"], weights=job.inputs["weights"])
-    module.eval().to(device="cuda" if target == "cuda" else "cpu", dtype=DTYPES[precision])
+    module.eval().to(device="cuda" if target == "cuda" else "cpu", dtype=torch_dtype(BY_NAME[precision]))
     _require_finite(module, job.inputs["weights"], precision)
     return module
 

@@ -12,11 +12,12 @@ from typing import Any
 import onnx
 from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
 
+from tasks.settings.number_formats import BY_ONNX
 from tasks.settings.shape_profiles import Profile, corners
 
 SMALL_WEIGHT_BYTES = 1024  # small ones are shapes and axes, which shape inference reads
 VIEWS = {"Reshape", "Squeeze", "Unsqueeze", "Identity", "Flatten"}  # give the memory they get
-ELEMENT_BYTES = {1: 4, 2: 1, 3: 1, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8, 16: 2}
+UNKNOWN_BYTES = 4  # of an element in a format that is not in the table
 WORTH_TELLING = 2**30
 STEEP = 4.0
 
@@ -158,4 +159,5 @@ def _bytes(value: onnx.ValueInfoProto) -> int | None:
     kind = value.type.tensor_type
     if not kind.HasField("shape") or any(not dim.HasField("dim_value") for dim in kind.shape.dim):
         return None
-    return prod(dim.dim_value for dim in kind.shape.dim) * ELEMENT_BYTES.get(kind.elem_type, 4)
+    row = BY_ONNX.get(kind.elem_type)
+    return prod(dim.dim_value for dim in kind.shape.dim) * (row.bytes if row else UNKNOWN_BYTES)

@@ -5,12 +5,11 @@ from dataclasses import dataclass
 
 import onnx
 
-from tasks.actions.build_plan.onnx_interface import KINDS
 from tasks.actions.export_onnx.module_names import module_of
 from tasks.actions.preflight.operator_table import FORMATS, NOT_READ, OPSETS, SOURCE
+from tasks.settings.number_formats import BY_ONNX
 
 STANDARD = ("", "ai.onnx")
-FORMAT_NAMES = {"FLOAT": "FP32", "HALF": "FP16"}
 SHOWN = 3
 
 
@@ -56,10 +55,10 @@ def _why_not(node: onnx.NodeProto) -> str:
 def _formats(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> Iterator[tuple[str, onnx.NodeProto]]:
     """Operators whose output is of a format that the table does not have for them."""
     values = [*model.graph.value_info, *model.graph.output]
-    kinds = {value.name: KINDS.get(value.type.tensor_type.elem_type, "") for value in values}
+    formats = {value.name: BY_ONNX.get(value.type.tensor_type.elem_type) for value in values}
     for node in nodes:
-        kind = kinds.get(node.output[0] if node.output else "", "")
-        name = FORMAT_NAMES.get(kind, kind)
+        found = formats.get(node.output[0] if node.output else "")
+        name = found.name.upper() if found else ""  # as the table writes it
         known = FORMATS.get(node.op_type)
         if known and name and name not in known and not (name == "BOOL" and node.op_type in COMPARISONS):
             yield f"{node.op_type} gives {name}, which {SOURCE} reads for {', '.join(sorted(known))} only", node

@@ -23,10 +23,10 @@ from tasks.errors import UserError
 from tasks.job import Job
 from tasks.paths import failed_report
 from tasks.progress import progress
-from tasks.runtimes.base import Runtime, Shapes
+from tasks.runtimes.base import Runtime, Shapes, torch_dtype
 from tasks.runtimes.eager import PyTorchModule
+from tasks.settings.number_formats import BY_NAME
 
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 REPEATS, CHEAP_SECONDS = 5, 0.2  # a latency is a median where repeating costs little
 THREADS = 1  # of the artifact's engine, as published checks ran
 
@@ -50,7 +50,7 @@ def run(job: Job) -> dict[str, Any]:
         UserError: the artifact cannot be run where it was asked to, or a trial failed: which, with the worst element.
     """
     component, verify = job.params["component"], job.params["verify"]
-    dtype, device = DTYPES[job.params["precision"]["name"]], verify["device"]
+    dtype, device = torch_dtype(BY_NAME[job.params["precision"]["name"]]), verify["device"]
     loader = import_module(component["loader"])
     module: nn.Module = loader.load_component(component, config=job.inputs["config"], weights=job.inputs["weights"])
     noise = _noise_floor(module, component, verify)

@@ -14,19 +14,12 @@ from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
 from tasks.errors import UserError
-from tasks.runtimes.base import Dtypes, Shapes
+from tasks.runtimes.base import Dtypes, Shapes, torch_dtype
+from tasks.settings.number_formats import BY_NAME, BY_ONNXRUNTIME
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-BF16, BF16_TENSOR = 16, "tensor(bfloat16)"  # ONNX's number and ONNX Runtime's name
+BF16 = BY_NAME["bf16"]
 EMULATED = " (bf16 emulated: computed in fp32, rounded after each operator)"
-DTYPES = {
-    "tensor(float)": torch.float32,
-    "tensor(float16)": torch.float16,
-    BF16_TENSOR: torch.bfloat16,
-    "tensor(int32)": torch.int32,
-    "tensor(int64)": torch.int64,
-    "tensor(bool)": torch.bool,
-}
 ERRORS_ONLY = 3
 # TF32 would round to 10 bits what is verified as fp32.
 PROVIDERS = {"cpu": [CPU], "cuda": [(CUDA, {"use_tf32": "0"}), CPU]}
@@ -76,9 +69,13 @@ class OnnxRuntimeSession:
             value.name: tuple(size if isinstance(size, int) else None for size in value.shape)
             for value in session.get_inputs()
         }
-        self.dtypes: Dtypes = {value.name: DTYPES[value.type] for value in session.get_inputs() if value.type in DTYPES}
+        self.dtypes: Dtypes = {
+            value.name: torch_dtype(BY_ONNXRUNTIME[value.type])
+            for value in session.get_inputs()
+            if value.type in BY_ONNXRUNTIME
+        }
         ends = (*session.get_inputs(), *session.get_outputs())
-        self._speaks_bf16 = any(value.type == BF16_TENSOR for value in ends)
+        self._speaks_bf16 = any(value.type == BF16.onnxruntime for value in ends)
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         if self._speaks_bf16:
@@ -106,11 +103,11 @@ def _ort_value(value: Tensor) -> onnxruntime.OrtValue:
     if array.dtype != torch.bfloat16:
         return onnxruntime.OrtValue.ortvalue_from_numpy(array.numpy())
     bits = array.view(torch.uint16).numpy()
-    return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, BF16)
+    return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, BF16.onnx)
 
 
 def _tensor(value: onnxruntime.OrtValue) -> Tensor:
-    if value.data_type() == BF16_TENSOR:
+    if value.data_type() == BF16.onnxruntime:
         return from_dlpack(value)
     return torch.from_numpy(value.numpy())
 
