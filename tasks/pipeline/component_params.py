@@ -55,15 +55,8 @@ def training(context: Context) -> Iterator[Step]:
                 "loader": how.loader,
                 "data": how.data,
             },
-            modules=(how.loader, how.data, *how.modules, *code_of_part(context, how.part)),
             libraries=("torch",),
         )
-
-
-def code_of_part(context: Context, part: str) -> list[str]:
-    """The modules of all components in a part."""
-    components = context.config.model.components.values()
-    return sorted({module for c in components if c.part == part for module in modules_of(c)})
 
 
 def candidates(context: Context, part: str) -> list[Path]:
@@ -95,16 +88,11 @@ def model_config(context: Context) -> Path:
     return Path(context.config.model.dir or "") / context.config.model.config
 
 
-def modules_of(component: Component) -> tuple[str, ...]:
-    return (component.loader, component.module.partition(":")[0])
-
-
 def identity(component: Component) -> dict[str, Any]:
     return {
         "name": component.name,
         "part": component.part,
         "loader": component.loader,
-        "module": component.module,
         "options": plain(component.options),
     }
 
@@ -116,7 +104,7 @@ def declaration(context: Context, component: Component) -> dict[str, Any]:
     return identity(component) | {
         "inputs": plain(component.inputs),
         "outputs": plain(component.outputs),
-        "order": [*component.inputs, *component.outputs],  # a receipt does not keep that of a mapping
+        "argument_order": [*component.inputs, *component.outputs],  # a receipt does not keep that of a mapping
         "axes": {name: plain(axis) for name, axis in context.config.model.axes.items() if name in names},
     }
 

@@ -77,10 +77,10 @@ def _exports(context: Context, component: Component) -> Iterator[Step]:
         yield record(context, component, component.recorder)
     if Format.torchscript in component.formats:
         yield (export := export_jit(context, component))
-        yield verification(context, component, export, runtime="tasks.runtimes.torchscript")
+        yield verification(context, component, export, runtime="tasks.runtimes.torchscript:open_artifact")
     if Format.onnx in component.formats or Format.tensorrt in component.formats:
         yield (export := export_onnx(context, component))
-        yield verification(context, component, export, runtime="tasks.runtimes.onnxruntime_.session")
+        yield verification(context, component, export, runtime="tasks.runtimes.onnxruntime_.session:open_artifact")
         if Format.tensorrt in component.formats:
             yield (tried := preflight(context, component, export))
             yield (build := export_plan(context, component, export, tried))

@@ -139,7 +139,9 @@ def test_truncated_artifact_is_a_clear_error(artifact):
 
 
 def test_batch_that_the_artifact_fixes_is_not_varied(artifact):
-    component = estimator_component(axes=COMPONENT["axes"] | {"batch": {"min": 2, "opt": 2, "max": 8}})
+    component = estimator_component(
+        axes=COMPONENT["axes"] | {"batch": {"min": 2, "opt": 2, "max": 8, "dynamic": False}}
+    )
     job = verify_job(component, artifact)
     run(job)
     trials = json.loads(job.outputs["report"].read_text())["trials"]
@@ -153,7 +155,7 @@ def test_torchscript_file_of_two_outputs_and_lengths_is_verified(tmp_path):
     export_torchscript.run(
         type(job)(job.step, "", job.inputs, {"zip": zip_file}, job.params | {"torchscript": settings})
     )
-    facts = run(verify_job(ENCODER, zip_file, runtime="torchscript_module"))
+    facts = run(verify_job(ENCODER, zip_file, runtime="tasks.runtimes.torchscript:open_artifact"))
     assert facts["provider"].startswith("TorchScript")
     assert facts["max_abs"] <= 1e-4
 

@@ -1,4 +1,4 @@
-"""What an ONNX file asks of a plan: its inputs and outputs and the number formats it computes in.
+"""The interface of an ONNX file that a plan must have: inputs, outputs and the number formats it computes in.
 
 Only the graph is read; weights in external files stay on disk.
 """

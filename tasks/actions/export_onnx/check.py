@@ -1,4 +1,4 @@
-"""Proves that an ONNX file is what was asked for: valid, with the opset, names and axes of the component."""
+"""Checks that an ONNX file is what was asked for: valid, with the opset, names, axes and formats of the component."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -9,13 +9,14 @@ import onnx
 
 from tasks.actions.export_onnx.low_precision_formats import LOW_PRECISIONS
 from tasks.errors import UserError, reason
+from tasks.settings.component import ComponentSpec, Shape
 from tasks.settings.number_formats import BY_NAME, BY_ONNX
 
 OTHER_EXPORTER = "Try another onnx.exporter or onnx.simplify=false, and report it"
 
 
 def check(
-    path: Path, *, component: Mapping[str, Any], precision: str, opset: int, dynamic: Mapping[str, Any]
+    path: Path, *, component: ComponentSpec, precision: str, opset: int, dynamic: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Read the file back and compare it with what was asked; returns what is in it, for the receipt.
 
@@ -30,8 +31,8 @@ def check(
         ) from error
     model = onnx.load(path, load_external_data=False)
     _require(path, "opset", opset, _opset(model), remedy="Set onnx.exporter=torchscript for opsets below 18")
-    _require_tensors(path, model.graph.input, _shapes(component["inputs"]), dynamic)
-    _require_tensors(path, model.graph.output, dict(component["outputs"]), dynamic)
+    _require_tensors(path, model.graph.input, {name: x.shape for name, x in component.inputs.items()}, dynamic)
+    _require_tensors(path, model.graph.output, component.outputs, dynamic)
     _require_precision(path, model, component, precision)
     return _described(path, model)
 
@@ -55,11 +56,7 @@ def _opset(model: onnx.ModelProto) -> int:
     return next(entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"})
 
 
-def _shapes(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: tensor["shape"] for name, tensor in inputs.items()}
-
-
-def _require_tensors(path: Path, values: Any, wanted: Mapping[str, Any], dynamic: Mapping[str, Any]) -> None:
+def _require_tensors(path: Path, values: Any, wanted: Mapping[str, Shape], dynamic: Mapping[str, Any]) -> None:
     _require(path, "names", list(wanted), [value.name for value in values], remedy=OTHER_EXPORTER)
     for value in values:
         for position, (size, found) in enumerate(zip(wanted[value.name], _dims(value), strict=True)):
@@ -72,7 +69,7 @@ def _dims(value: onnx.ValueInfoProto) -> list[int | str]:
     return [dim.dim_param or ("?" if not dim.HasField("dim_value") else dim.dim_value) for dim in dims]
 
 
-def _require_precision(path: Path, model: onnx.ModelProto, component: Mapping[str, Any], precision: str) -> None:
+def _require_precision(path: Path, model: onnx.ModelProto, component: ComponentSpec, precision: str) -> None:
     in_fp32 = LOW_PRECISIONS[precision].fp32_inputs(component) if precision in LOW_PRECISIONS else frozenset()
     for value in (*model.graph.input, *model.graph.output):
         found = BY_ONNX.get(value.type.tensor_type.elem_type)

@@ -1,14 +1,13 @@
 """What the conversion of an ONNX graph to a format of 16 bits needs to know of that format, beside its names."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 import torch
 
 from tasks.runtimes.base import torch_dtype
+from tasks.settings.component import ComponentSpec, Kind
 from tasks.settings.number_formats import BY_NAME, NumberFormat
 
 
@@ -59,10 +58,9 @@ class LowPrecision:
         """What masks become: exp() of it is 0, and a score can be added to it."""
         return -self.largest / 2
 
-    def fp32_inputs(self, component: Mapping[str, Any]) -> frozenset[str]:
+    def fp32_inputs(self, component: ComponentSpec) -> frozenset[str]:
         """The inputs of a component that stay in fp32 all the same."""
-        times = (name for name, declared in component["inputs"].items() if declared["values"] == "time")
-        return frozenset(times if self.coarse else ())
+        return frozenset(component.of_kind(Kind.time) if self.coarse else ())
 
 
 FP16 = LowPrecision(BY_NAME["fp16"], mask_threshold=1e9, short_range=True, coarse=False)

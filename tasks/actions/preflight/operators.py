@@ -1,4 +1,4 @@
-"""Holds a graph's operators against those that TensorRT's parser reads, and says which module each came from."""
+"""Looks up a graph's operators in the table of those that TensorRT's parser reads; problems name the modules."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -84,7 +84,7 @@ def _some(modules: list[str]) -> str:
 
 
 def origin(node: onnx.NodeProto) -> str:
-    """The module an operation came from, as far as the file tells; else the node's or its output's name."""
+    """The module an operation came from, if the file has it; else the name of the node or of its output."""
     notes = {entry.key: entry.value for entry in node.metadata_props}
     return module_of(notes, node.name) or node.name or next(iter(node.output), "?")
 

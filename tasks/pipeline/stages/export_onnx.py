@@ -7,17 +7,15 @@ from tasks.job import RECORDED
 from tasks.pipeline.component_params import (
     Context,
     artifact_name,
-    code_of_part,
     declaration,
     device,
     identity,
-    modules_of,
     sources,
 )
 from tasks.pipeline.step import Skip, Step
 from tasks.plain_data import plain
 from tasks.settings.onnx_exporters import exporter_for
-from tasks.settings.schema import Component, Config, Exporter, Recorder, Target
+from tasks.settings.schema import Component, Config, Exporter, Target
 
 VLLM_FILES = ("config.json", "generation_config.json", "model.safetensors")
 
@@ -38,7 +36,6 @@ def export_jit(context: Context, component: Component) -> Step:
             "precision": plain(config.precision),
             "torchscript": plain(config.torchscript) | {"target": target.value},
         },
-        modules=modules_of(component),
         libraries=("torch",),
     )
 
@@ -56,7 +53,6 @@ def export_onnx(context: Context, component: Component) -> Step:
             "precision": plain(config.precision),
             "onnx": _onnx_settings(config),
         },
-        modules=modules_of(component),
         libraries=("torch", "onnx", "onnxscript", "onnxruntime-gpu", "onnx-ir"),
     )
 
@@ -70,7 +66,7 @@ def _onnx_settings(config: Config) -> dict[str, Any]:
     return settings
 
 
-def record(context: Context, component: Component, recorder: Recorder) -> Step:
+def record(context: Context, component: Component, recorder: str) -> Step:
     """One file whatever the precision: the original speaks in fp32."""
     return Step(
         stage="record",
@@ -80,9 +76,8 @@ def record(context: Context, component: Component, recorder: Recorder) -> Step:
         outputs={RECORDED: context.paths.recorded(component.name)},
         params={
             "component": {"name": component.name, "part": component.part, "inputs": plain(component.inputs)},
-            "recorder": recorder.module,
+            "recorder": recorder,
         },
-        modules=(recorder.module, *recorder.modules, *code_of_part(context, component.part)),
         libraries=("torch",),
     )
 
@@ -104,7 +99,6 @@ def verification(context: Context, component: Component, export: Step, *, runtim
             "verify": settings,
             "runtime": runtime,
         },
-        modules=(*modules_of(component), runtime),
         libraries=("torch", *(("onnxruntime-gpu",) if role == "onnx" else ())),
     )
 
@@ -117,9 +111,9 @@ def _recordings(context: Context, component: Component) -> dict[str, Path]:
 
 
 def _methods(component: Component, role: str) -> dict[str, Any]:
-    """What verification is told of methods beside forward, which only a TorchScript file has."""
-    stream = {"stream": plain(component.stream)} if component.stream and role == "zip" else {}
-    return {"kept_methods": list(component.kept_methods)} | stream
+    """Methods beside forward that verification runs, which only a TorchScript file has."""
+    chunked = {"chunked": plain(component.chunked)} if component.chunked and role == "zip" else {}
+    return {"kept_methods": list(component.kept_methods)} | chunked
 
 
 def export_vllm(context: Context, component: Component) -> Step:
@@ -132,7 +126,6 @@ def export_vllm(context: Context, component: Component) -> Step:
         inputs=sources(context, component),
         outputs={name: folder / name for name in VLLM_FILES},
         params={"component": identity(component)},
-        modules=modules_of(component),
         libraries=("torch", "transformers", "safetensors"),
         folder=folder,
         skip=_vllm_obstacle(context, component),
@@ -147,7 +140,6 @@ def verify_vllm(context: Context, component: Component, export: Step) -> Step:
         inputs={**sources(context, component), **{f"vllm/{name}": path for name, path in export.outputs.items()}},
         outputs={"report": context.paths.report(context.paths.vllm)},
         params={"component": identity(component), "vllm": plain(context.config.vllm), "device": device(context)},
-        modules=modules_of(component),
         libraries=("torch", "transformers", "safetensors"),
         skip=export.skip,
     )

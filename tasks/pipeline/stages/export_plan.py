@@ -48,12 +48,11 @@ def export_plan(context: Context, component: Component, export: Step, tried: Ste
 
 
 def verify_plan(context: Context, component: Component, build: Step) -> Step:
-    step = verification(context, component, build, runtime="tasks.runtimes.tensorrt_.engine")
+    step = verification(context, component, build, runtime="tasks.runtimes.tensorrt_.engine:open_artifact")
     return replace(
         step,
         action="tasks.actions.verify.plan:run",
         params={**step.params, "tensorrt": build.params["tensorrt"], "tensorrt_version": context.machine.tensorrt},
-        modules=(*step.modules, "tasks.runtimes.tensorrt_.trusted_engine"),
         local={"concurrency": context.config.tensorrt.concurrency},
         skip=_skip_if(context, context.machine.run_obstacle),
     )
