@@ -20,7 +20,7 @@ from tasks.actions.preflight.operator_table import FORMATS, NOT_READ
 from tasks.actions.preflight.operators import check_operators, origin
 from tasks.errors import UserError
 from tasks.job import Job
-from tasks.settings.component import ComponentSpec
+from tasks.settings.component import ComponentSpec, InputSpec
 from tasks.settings.shape_profiles import complete_profiles
 from tests.support.onnx_jobs import export_job, saved_weights, small_component
 from tests.support.onnx_samples import CHANNELS, component, small_estimator
@@ -218,7 +218,7 @@ def test_quadratic_growth_is_a_warning_with_advice():
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, CHANNELS, "frames"])],
         [helper.make_tensor_value_info("out", TensorProto.FLOAT, [2, CHANNELS, "frames"])],
     )
-    declared = {"inputs": {"x": {"shape": [2, CHANNELS, "frames"]}}}
+    declared = ComponentSpec("g", inputs={"x": InputSpec((2, CHANNELS, "frames"))})
     (memory,) = estimate_profiles(helper.make_model(attention), declared, [{"frames": (4, 500, 15000)}])
     assert memory.corners["max"].largest == "scores"
     assert "1.7 GiB per context at its maximum" in memory.warnings()[0]
@@ -236,7 +236,7 @@ def test_a_view_takes_no_memory_of_its_own():
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["frames"])],
         [helper.make_tensor_value_info("out", TensorProto.FLOAT, ["frames"])],
     )
-    declared = {"inputs": {"x": {"shape": ["frames"]}}}
+    declared = ComponentSpec("g", inputs={"x": InputSpec(("frames",))})
     (memory,) = estimate_profiles(helper.make_model(graph), declared, [{"frames": (10, 10, 10)}])
     assert memory.corners["min"].peak == 80
 
