@@ -1,12 +1,11 @@
-"""Trains one part of a model and writes a checkpoint with its sidecar after every epoch, in the published format.
+"""Trains one part of a model and writes a checkpoint with its sidecar after every epoch, in the original format.
 
-The loss is the module's own; what it learns from comes from the model's data module.
+The loss is the module's own; the batches come from the model's data function.
 """
 
 import math
 import random
 from collections.abc import Callable, Iterator
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from tasks.job import Job
 from tasks.models.loading.checkpoint_file import save_checkpoint
+from tasks.objects import load_object
 from tasks.progress import progress
 
 THREADS = 1  # sums depend on it, and so would the weights; the demo's tensors are too small to gain from more
@@ -32,29 +32,29 @@ def run(job: Job) -> dict[str, Any]:
         train: `max_epoch`, `steps_per_epoch`, `batch_size`, `lr`, `warmup_steps`, `grad_clip`,
             `validation_batches`, `seed`.
         part: what to train, `flow`.
-        loader: module with `build_part(part, config=)`. What that builds is called with a batch and a device and
-            returns `{"loss": scalar}`.
-        data: module with `batches(count=, batch_size=, seed=)`.
+        loader: ``module:function``, called as ``loader(part, config=Path)``. What it builds is called with a batch
+            and a device and returns `{"loss": scalar}`.
+        data: ``module:function``, called as ``data(count=, batch_size=, seed=)``.
 
     Raises:
-        UserError: as `build_part`.
+        UserError: whatever the loader raises.
     """
     torch.set_num_threads(THREADS)
     settings, part = job.params["train"], job.params["part"]
     seed_draws(settings["seed"], "weights")
-    module: nn.Module = import_module(job.params["loader"]).build_part(part, config=job.inputs["config"])
-    trainer = Trainer(module, import_module(job.params["data"]).batches, settings)
+    module: nn.Module = load_object(job.params["loader"])(part, config=job.inputs["config"])
+    trainer = Trainer(module, load_object(job.params["data"]), settings)
     losses = []
     for epoch in progress(range(settings["max_epoch"]), label=f"train {part}"):
         trained = trainer.train(epoch)
         losses.append(trainer.validate())
-        told = settings | trained | {"model": part, "epoch": epoch, "tag": "CV", "loss_dict": {"loss": losses[-1]}}
-        _save(module, told, job)
+        sidecar = settings | trained | {"model": part, "epoch": epoch, "tag": "CV", "loss_dict": {"loss": losses[-1]}}
+        _save(module, sidecar, job)
     return {"validation_losses": losses, "parameters": sum(parameter.numel() for parameter in module.parameters())}
 
 
 class Trainer:
-    """Adam under the published `warmuplr` schedule, gradients clipped, steps with infinite gradients left out."""
+    """Adam with the original `warmuplr` schedule, gradients clipped, steps with infinite gradients left out."""
 
     def __init__(self, module: nn.Module, batches: Batches, settings: dict[str, Any]) -> None:
         self.module = module
@@ -65,7 +65,7 @@ class Trainer:
         self.steps = 0
 
     def train(self, epoch: int) -> dict[str, Any]:
-        """One epoch; returns what the sidecar tells of its last step: `step`, `batch_idx`, `lr`, `grad_norm`."""
+        """One epoch; returns what the sidecar has of its last step: `step`, `batch_idx`, `lr`, `grad_norm`."""
         count = self.settings["steps_per_epoch"]
         self.module.train()
         grad_norm = math.nan
@@ -104,13 +104,13 @@ def seed_draws(*purpose: object) -> int:
 
 
 def _warmup(steps: int) -> Callable[[int], float]:
-    """Published `warmuplr` as a factor of lr: linear for `steps` steps, then falling with their square root."""
+    """The original `warmuplr` as a factor of lr: linear for `steps` steps, then falling with their square root."""
     warm = max(steps, 1)
     return lambda done: warm**0.5 * min((done + 1) ** -0.5, (done + 1) * warm**-1.5)
 
 
-def _save(module: nn.Module, told: dict[str, Any], job: Job) -> None:
-    name = f"epoch_{told['epoch']}_whole"
-    bookkeeping = {"epoch": told["epoch"], "step": told["step"]}
+def _save(module: nn.Module, sidecar: dict[str, Any], job: Job) -> None:
+    name = f"epoch_{sidecar['epoch']}_whole"
+    bookkeeping = {"epoch": sidecar["epoch"], "step": sidecar["step"]}
     save_checkpoint(module.state_dict() | bookkeeping, job.outputs[f"{name}.pt"])
-    job.outputs[f"{name}.yaml"].write_text(yaml.safe_dump(told), encoding="utf-8")
+    job.outputs[f"{name}.yaml"].write_text(yaml.safe_dump(sidecar), encoding="utf-8")

@@ -48,6 +48,6 @@ def declaration(graph: GraphInputs, component: Component) -> dict[str, Any]:
     return identity(component) | {
         "inputs": plain(component.inputs),
         "outputs": plain(component.outputs),
-        "order": [*component.inputs, *component.outputs],  # a receipt does not keep that of a mapping
+        "argument_order": [*component.inputs, *component.outputs],  # a receipt does not keep that of a mapping
         "axes": {name: plain(axis) for name, axis in axes.items() if name in names},
     }

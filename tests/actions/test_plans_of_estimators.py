@@ -82,7 +82,7 @@ def test_every_estimator_passes_preflight_at_the_original_profile(generation, fi
     facts = preflight.run(job)
     ran = {(corner["batch"], corner["frames"]): corner["result"] for corner in facts["corners"]}
     assert ran == {(2, 4): "ran", (2, 500): "ran", (2, 3000): "ran"}
-    assert facts["memory"][0]["max"]["untold"] == 0
+    assert facts["memory"][0]["max"]["unknown_sizes"] == 0
     assert not [line for line in facts["warnings"] if "TensorRT" in line]
 
 
@@ -107,7 +107,7 @@ def test_every_estimator_is_built_and_verified(generation, fixed_batch, tmp_path
     verify = LIMITS | {"trials": 4, "seed": 0, "max_frames": 1000, "device": "cpu"}
     job = _job(
         "verify_plan", generation, {"report": tmp_path / "r.json"}, {"artifact": tmp_path / "a.plan"}, component,
-        verify=verify, runtime="tests.support.simulated_runtime",
+        verify=verify, runtime="tests.support.simulated_runtime:open_artifact",
     )  # fmt: skip
     (profile,) = verify_plan.run(job)["profiles"]
     assert profile["min_snr_db"] > 60

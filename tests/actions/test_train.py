@@ -34,8 +34,8 @@ def job(folder: Path, config: Path = CONFIG, **settings: Any) -> Job:
         params={
             "train": told,
             "part": "flow",
-            "loader": "tasks.models.cosyvoice.folder",
-            "data": "tasks.models.demo.data",
+            "loader": "tasks.models.cosyvoice.folder:build_part",
+            "data": "tasks.models.demo.data:batches",
         },
     )
 

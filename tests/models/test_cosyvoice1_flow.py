@@ -16,18 +16,13 @@ from tests.support.golden_cases import golden_case, golden_names
 from tests.support.replay import replay_draws, worst
 
 FAMILY = "cosyvoice1"
-COMPONENTS = {
-    "flow.encoder": "encoder.conformer:ConformerEncoder",
-    "flow.decoder.estimator": "estimator.unet:ConditionalDecoder",
-    "flow.length_regulator": "flow.length_regulator:InterpolateRegulator",
-}
 # The default exporter, dynamo, meets the recorded cases in the tests of the whole workflow.
 EXPORTERS = pytest.mark.parametrize("dynamo", [False], ids=["torchscript"])
 
 
 @cache
 def module_of(name: str) -> nn.Module:
-    return load_component(component(name, COMPONENTS[name]), config=config_of(FAMILY), weights=weights_of(FAMILY))
+    return load_component(component(name), config=config_of(FAMILY), weights=weights_of(FAMILY))
 
 
 @cache

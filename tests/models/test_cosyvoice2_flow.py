@@ -17,10 +17,6 @@ from tests.support.golden_cases import golden_case, golden_names, golden_tensor
 from tests.support.replay import worst
 
 FAMILY = "cosyvoice2"
-COMPONENTS = {
-    "flow.encoder": "encoder.upsample:UpsampleConformerEncoder",
-    "flow.decoder.estimator": "estimator.unet:CausalConditionalDecoder",
-}
 ENCODER_CASES = pytest.mark.parametrize("name", golden_names(FAMILY, "flow_encoder"))
 ESTIMATOR_CASES = pytest.mark.parametrize("name", golden_names(FAMILY, "est_L"))
 # The default exporter, dynamo, meets the recorded cases in the tests of the whole workflow.
@@ -29,7 +25,7 @@ EXPORTERS = pytest.mark.parametrize("dynamo", [False], ids=["torchscript"])
 
 @cache
 def module_of(name: str) -> nn.Module:
-    return load_component(component(name, COMPONENTS[name]), config=config_of(FAMILY), weights=weights_of(FAMILY))
+    return load_component(component(name), config=config_of(FAMILY), weights=weights_of(FAMILY))
 
 
 @cache
@@ -78,9 +74,7 @@ def test_positions_have_no_longest_input():
 @torch.no_grad()
 def test_encoder_in_half_precision_stays_close():
     arguments, expected = encoder_arguments("flow_encoder_stream")
-    encoder = load_component(
-        component("flow.encoder", COMPONENTS["flow.encoder"]), config=config_of(FAMILY), weights=weights_of(FAMILY)
-    ).half()
+    encoder = load_component(component("flow.encoder"), config=config_of(FAMILY), weights=weights_of(FAMILY)).half()
     hidden, _ = encoder(**{**arguments, "xs": arguments["xs"].half()})
     assert hidden.dtype == torch.float16
     assert worst(hidden, expected["ys"]) <= 3e-2
@@ -98,7 +92,7 @@ def test_estimator_gives_the_recorded_velocity(name):
 def test_estimator_in_half_precision_has_no_nan_under_masks(name):
     case = golden_case(FAMILY, name)
     estimator = load_component(
-        component("flow.decoder.estimator", COMPONENTS["flow.decoder.estimator"]),
+        component("flow.decoder.estimator"),
         config=config_of(FAMILY),
         weights=weights_of(FAMILY),
     ).half()

@@ -17,16 +17,12 @@ from tests.support.golden_cases import golden_case, golden_names
 from tests.support.replay import worst
 
 FAMILY = "cosyvoice3"
-COMPONENTS = {
-    "flow.pre_lookahead_layer": "encoder.lookahead:PreLookaheadLayer",
-    "flow.decoder.estimator": "estimator.dit:DiT",
-}
 # The default exporter, dynamo, meets the recorded cases in the tests of the whole workflow.
 EXPORTERS = pytest.mark.parametrize("dynamo", [False], ids=["torchscript"])
 
 
 def load(name: str) -> nn.Module:
-    return load_component(component(name, COMPONENTS[name]), config=config_of(FAMILY), weights=weights_of(FAMILY))
+    return load_component(component(name), config=config_of(FAMILY), weights=weights_of(FAMILY))
 
 
 module_of = cache(load)

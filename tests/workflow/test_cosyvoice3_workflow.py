@@ -188,7 +188,7 @@ def make_loud(weights: dict[str, Tensor]) -> None:
 
 def test_a_residual_stream_beyond_fp16_is_kept_in_fp32_and_verified(model: Path, tmp_path: Path) -> None:
     change_weights(model, "flow", make_loud)
-    declared = component(ESTIMATOR, "estimator.dit:DiT")
+    declared = component(ESTIMATOR)
     naive = load_component(declared, config=model / "cosyvoice3.yaml", weights=model / "flow.pt").half()
     case = golden_case(FAMILY, estimator_cases("_full")[0])
     with torch.no_grad():

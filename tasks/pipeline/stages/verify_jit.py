@@ -17,7 +17,7 @@ def step(graph: GraphInputs, component: Component, earlier: Earlier) -> Step | N
     if not (export := earlier.get("export_jit")):
         return None
     compared = verification(graph, component, export, stage="verify_jit", runtime=RUNTIME)
-    if component.stream is None:
+    if component.chunked is None:
         return compared
-    declared = compared.params["component"] | {"stream": plain(component.stream)}
+    declared = compared.params["component"] | {"chunked": plain(component.chunked)}
     return replace(compared, params={**compared.params, "component": declared})

@@ -10,17 +10,10 @@ from typing import Any
 import torch
 
 from tasks.errors import UserError
+from tasks.runtimes.base import torch_dtype
+from tasks.settings.number_formats import BY_TENSORRT
 
-DTYPES = {
-    "FLOAT": torch.float32,
-    "HALF": torch.float16,
-    "BF16": torch.bfloat16,
-    "INT8": torch.int8,
-    "UINT8": torch.uint8,
-    "INT32": torch.int32,
-    "INT64": torch.int64,
-    "BOOL": torch.bool,
-}
+DTYPES = {name: torch_dtype(row) for name, row in BY_TENSORRT.items()}
 LONGEST_NAME = 128  # characters of INetworkDefinition.name
 Shape = tuple[int, ...]
 

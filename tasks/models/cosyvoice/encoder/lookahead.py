@@ -17,6 +17,9 @@ class PreLookaheadLayer(nn.Module):
         self.conv1 = nn.Conv1d(in_channels, channels, pre_lookahead_len + 1)
         self.conv2 = nn.Conv1d(channels, in_channels, 3)
 
+    def sizes(self) -> dict[str, int]:
+        return {"mel": self.conv2.out_channels}
+
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> Tensor:
         """(B, T, C) -> (B, T, C); ``context`` (B, n, C), the n positions that follow, is zeros when absent or empty."""
         x = inputs.transpose(1, 2)

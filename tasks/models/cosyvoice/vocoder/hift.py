@@ -99,7 +99,7 @@ class HiFTGenerator(nn.Module):
 
     def sizes(self) -> dict[str, int]:
         """Static sizes by the names that a component's declaration uses; ``hop`` is in samples per frame."""
-        return {"mels": self.in_channels, "hop": self.hop, "harmonics": self.m_source.harmonics}
+        return {"mel": self.in_channels, "hop": self.hop, "harmonics": self.m_source.harmonics}
 
     def forward(self, mel: Tensor, source: Tensor) -> Tensor:
         """Waveform of a mel and its excitation.
