@@ -29,6 +29,12 @@ class UserError(Exception):
         return f"{head}. {self.remedy}." if self.remedy else f"{head}."
 
 
+def reason(error: BaseException) -> str:
+    """The first line of an error's message, or its class name where it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 class ConfigError(UserError):
     """The settings cannot be used; raised before any step starts, exit code 3."""
 

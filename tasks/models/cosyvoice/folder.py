@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from tasks.errors import UserError
-from tasks.models.cosyvoice.hyperyaml.builder import build, our_name
+from tasks.models.cosyvoice.hyperyaml.builder import build, local_class
 from tasks.models.cosyvoice.hyperyaml.class_map import CLASSES, MODEL_OF_FLOW
 from tasks.models.cosyvoice.hyperyaml.reader import Call, Document, read_yaml
 from tasks.models.loading.checkpoint_file import open_checkpoint
 from tasks.models.loading.strict_loading import load_strictly
-from tasks.models.loading.weight_norm import fix_parametrized_weights, under_present_names
+from tasks.models.loading.weight_norm import fix_parametrized_weights, rename_legacy_weight_norm
 
 LANGUAGE_MODEL_FOLDER = "CosyVoice-BlankEN"
 YAML_NAMES = ("cosyvoice.yaml", "cosyvoice2.yaml", "cosyvoice3.yaml")
@@ -96,7 +96,7 @@ def _find(name: str, document: Document) -> Call:
 
 
 def _check_class(call: Call, component: Mapping[str, Any], document: Document) -> None:
-    if our_name(call, document) == component["module"]:
+    if local_class(call, document) == component["module"]:
         return
     flow = document.get("flow") if "flow" in document else None
     family = MODEL_OF_FLOW.get(flow.target) if isinstance(flow, Call) else None
@@ -112,7 +112,7 @@ def _check_class(call: Call, component: Mapping[str, Any], document: Document) -
 def _loaded(call: Call, document: Document, weights: Path, prefix: str) -> nn.Module:
     with torch.device("meta"):
         module: nn.Module = build(call, document)
-    tensors = under_present_names(_state(weights, prefix), module.state_dict().keys())
+    tensors = rename_legacy_weight_norm(_state(weights, prefix), module.state_dict().keys())
     load_strictly(module, tensors, source=weights, within=prefix)
     return module.eval()
 
