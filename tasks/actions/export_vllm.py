@@ -19,7 +19,7 @@ def run(job: Job) -> dict[str, Any]:
         config, weights: of the model; ``config.json`` and ``generation_config.json`` of its text model.
 
     Params:
-        component: declaration with `name` and `loader`, whose module is a ``ServedLM``.
+        component: declaration with `name` and `loader`, whose module is a ``VllmExportable``.
 
     Raises:
         UserError: a configuration that is no JSON object; whatever the loader raises.
@@ -28,10 +28,10 @@ def run(job: Job) -> dict[str, Any]:
     component = job.params["component"]
     load = import_module(component["loader"]).load_component
     model = load(component, config=job.inputs["config"], weights=job.inputs["weights"])
-    served = model.served_config(config)
-    tensors = model.served_tensors()
+    served = model.vllm_config(config)
+    tensors = model.vllm_tensors()
     _write(job.outputs["config.json"], served)
-    _write(job.outputs["generation_config.json"], model.served_generation(generation))
+    _write(job.outputs["generation_config.json"], model.vllm_generation_config(generation))
     save_file(tensors, job.outputs["model.safetensors"], metadata={"format": "pt"})
     job.outputs["model.safetensors"].chmod(job.outputs["config.json"].stat().st_mode)  # the library leaves it private
     return {

@@ -39,7 +39,7 @@ def run(job: Job) -> dict[str, Any]:
     """Hold the folder of the inputs ``vllm/*`` against the model made from `config` and `weights`; writes `report`.
 
     Params:
-        component: declaration with `loader`, whose module is a ``ServedLM``.
+        component: declaration with `loader`, whose module is a ``VllmExportable``.
         vllm: trials, seed, max_positions and the limits min_exact_snr_db, min_snr_db, min_cosine, max_peak_error.
         device: that the folder is run on.
 
@@ -51,7 +51,7 @@ def run(job: Job) -> dict[str, Any]:
     original = load(component, config=job.inputs["config"], weights=job.inputs["weights"])
     trials = [_trial(original, number, settings) for number in range(settings["trials"])]
     expected = [_expected(original, trial) for trial in trials]
-    _require_same_tensors(job.inputs[WEIGHTS], original.served_tensors())
+    _require_same_tensors(job.inputs[WEIGHTS], original.vllm_tensors())
     rounded = [_expected(_rounded(original), trial) for trial in trials]
     del original  # before another of its size is loaded
     served = _served(job.inputs[WEIGHTS], job.inputs[CONFIG], device=job.params["device"])
