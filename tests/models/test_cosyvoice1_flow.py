@@ -1,4 +1,4 @@
-"""CosyVoice 1's flow against the recorded outputs of the published one, eager, scripted and exported."""
+"""CosyVoice 1's flow compared with recorded outputs of the original, eager, scripted and exported."""
 
 import math
 from functools import cache
@@ -21,7 +21,7 @@ COMPONENTS = {
     "flow.decoder.estimator": "estimator.unet:ConditionalDecoder",
     "flow.length_regulator": "flow.length_regulator:InterpolateRegulator",
 }
-# The default exporter, dynamo, meets the recorded cases in the tests of the whole workflow.
+# The workflow tests compare the default exporter, dynamo, with the recorded cases.
 EXPORTERS = pytest.mark.parametrize("dynamo", [False], ids=["torchscript"])
 
 
