@@ -20,18 +20,17 @@ def run(job: Job) -> dict[str, Any]:
         config, weights: of the model; ``config.json`` and ``generation_config.json`` of its text model.
 
     Params:
-        component: a `ComponentSpec` whose module has `served_config`, `served_generation`, `served_tensors` and
-            `text_rows`.
+        component: a `ComponentSpec` whose module is a ``VllmExportable``.
 
     Raises:
         UserError: a configuration that is no JSON object; whatever the loader raises.
     """
     config, generation = (_read(job.inputs[name]) for name in ("config.json", "generation_config.json"))
     model = load_original(job, ComponentSpec.from_params(job.params["component"]))
-    served = model.served_config(config)
-    tensors = model.served_tensors()
+    served = model.vllm_config(config)
+    tensors = model.vllm_tensors()
     _write(job.outputs["config.json"], served)
-    _write(job.outputs["generation_config.json"], model.served_generation(generation))
+    _write(job.outputs["generation_config.json"], model.vllm_generation_config(generation))
     save_file(tensors, job.outputs["model.safetensors"], metadata={"format": "pt"})
     job.outputs["model.safetensors"].chmod(job.outputs["config.json"].stat().st_mode)  # the library leaves it private
     return {

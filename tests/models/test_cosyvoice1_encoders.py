@@ -53,7 +53,7 @@ def test_whole_sequences_give_the_recorded_hidden_states_and_mask(mode, name):
 
 
 @MODES
-def test_published_decoding_options_change_nothing(mode):
+def test_decoding_options_kept_for_compatibility_change_nothing(mode):
     case = golden_case(FAMILY, "text_encoder")
     hidden, _ = mode("llm.text_encoder")(**case.inputs, decoding_chunk_size=1, num_decoding_left_chunks=-1)
     assert worst(hidden, case.outputs["ys"]) <= 1e-5

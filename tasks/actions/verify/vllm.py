@@ -40,7 +40,7 @@ def run(job: Job) -> dict[str, Any]:
     """Compare the folder of the inputs ``vllm/*`` with the model made from `config` and `weights`; writes `report`.
 
     Params:
-        component: a `ComponentSpec` whose module has a layout for vLLM, as `tasks.actions.export_vllm` needs it.
+        component: a `ComponentSpec` whose module is a ``VllmExportable``.
         vllm: trials, seed, max_positions and the limits min_exact_snr_db, min_snr_db, min_cosine, max_peak_error.
         device: that the folder is run on.
 
@@ -51,7 +51,7 @@ def run(job: Job) -> dict[str, Any]:
     original = load_original(job, ComponentSpec.from_params(job.params["component"]))
     prompts = [_prompt(original, number, settings) for number in range(settings["trials"])]
     expected = [_expected(original, prompt) for prompt in prompts]
-    _require_same_tensors(job.inputs[WEIGHTS], original.served_tensors())
+    _require_same_tensors(job.inputs[WEIGHTS], original.vllm_tensors())
     rounded = [_expected(_rounded(original), prompt) for prompt in prompts]
     del original  # before another of its size is loaded
     served = _served(job.inputs[WEIGHTS], job.inputs[CONFIG], device=job.params["device"])

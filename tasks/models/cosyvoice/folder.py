@@ -16,7 +16,7 @@ from tasks.models.cosyvoice.hyperyaml.class_map import MODEL_OF_FLOW
 from tasks.models.cosyvoice.hyperyaml.reader import Call, Document, read_yaml
 from tasks.models.loading.checkpoint_file import open_checkpoint
 from tasks.models.loading.strict_loading import load_strictly
-from tasks.models.loading.weight_norm import fix_parametrized_weights, under_present_names
+from tasks.models.loading.weight_norm import fix_parametrized_weights, rename_legacy_weight_norm
 from tasks.settings.component import ComponentSpec
 
 LANGUAGE_MODEL_FOLDER = "CosyVoice-BlankEN"
@@ -120,7 +120,7 @@ def _setting_that_reads(document: Document) -> str:
 def _loaded(call: Call, document: Document, weights: Path, prefix: str) -> nn.Module:
     with torch.device("meta"):
         module: nn.Module = build(call, document)
-    tensors = under_present_names(_state(weights, prefix), module.state_dict().keys())
+    tensors = rename_legacy_weight_norm(_state(weights, prefix), module.state_dict().keys())
     load_strictly(module, tensors, source=weights, within=prefix)
     return module.eval()
 

@@ -46,9 +46,9 @@ def record(component: ComponentSpec, *, config: Path, weights: Path) -> dict[str
     embedding = torch.randn(1, flow.spk_embed_affine_layer.in_features)
     none = {"prompt_token": prompt[:, :0], "prompt_feat": torch.zeros(1, 0, flow.output_size)}
     with _captured_calls(module, names=component.inputs) as without:
-        mel = flow.speak(prompt, **none, embedding=embedding)
+        mel = flow.synthesize(prompt, **none, embedding=embedding)
     with _captured_calls(module, names=component.inputs) as prompted:
-        flow.speak(rest, prompt_token=prompt, prompt_feat=mel.transpose(1, 2), embedding=embedding)
+        flow.synthesize(rest, prompt_token=prompt, prompt_feat=mel.transpose(1, 2), embedding=embedding)
     return {
         f"{utterance}.step{step}": calls[step]
         for utterance, calls in (("without_prompt", without), ("with_prompt", prompted))

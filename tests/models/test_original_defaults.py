@@ -1,4 +1,4 @@
-"""A YAML that leaves an option out means what the published class takes for it."""
+"""An option that a YAML leaves out has the default of the original class."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ HIFIGAN, LLM = "!new:cosyvoice.hifigan", "!new:cosyvoice.llm.llm"
 
 
 def built(folder: Path, text: str) -> Any:
-    """What a YAML with this value describes, without memory for its weights."""
+    """The object described by a YAML with this value, on the meta device."""
     path = folder / "cosyvoice.yaml"
     path.write_text(f"it: {text}")
     document = read_yaml(path)
