@@ -46,7 +46,9 @@ def used_modules(action: str, *, before: Collection[str], named: Iterable[str], 
 
 
 def code_digests(modules: Iterable[str], digests: Digests, *, newest: float | None = None) -> dict[str, str]:
-    """Digests of the modules' syntax trees as their files are now; a module without a file has an empty one.
+    """Digests of the modules as their files are now; a module without a file has an empty one.
+
+    A module's digest is that of its syntax tree, and that of the JSON file of its name beside it, a table of its own.
 
     Args:
         newest: files changed since this time (seconds since the epoch) may not be what was imported: EDITED.
@@ -59,7 +61,9 @@ def code_digests(modules: Iterable[str], digests: Digests, *, newest: float | No
         elif newest is not None and newest < path.stat().st_mtime <= time.time():
             found[module] = EDITED
         else:
-            found[module] = digests.of_source(path, package=_package(module))[0]
+            table = path.with_suffix(".json")
+            code = digests.of_source(path, package=_package(module))[0]
+            found[module] = f"{code} {digests.of_file(table)}" if table.is_file() else code
     return found
 
 

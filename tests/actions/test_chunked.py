@@ -12,8 +12,9 @@ from tasks.actions.export_torchscript import action as export_torchscript
 from tasks.actions.verify import compare
 from tasks.errors import UserError
 from tasks.job import Job
-from tasks.pipeline.component_params import Machine
-from tasks.pipeline.graph import plan
+from tasks.pipeline.graph import build
+from tasks.pipeline.graph_inputs import GraphInputs, Machine
+from tasks.pipeline.stages.table import STAGES
 from tasks.pipeline.step import Step
 from tasks.runtimes.torchscript import TorchScriptModule
 from tasks.settings.compose import load
@@ -28,7 +29,7 @@ def steps(artifacts: Path, precision: str, folder: Path = GOLDEN / "cosyvoice1")
     words = ["model=cosyvoice", f"model.dir={folder}", f"artifacts={artifacts}"]
     words += [f"precision={precision}", "verify.trials=3", "verify.max_frames=40", "torchscript.target=portable"]
     (config,) = load(words, workdir=artifacts)
-    steps = plan(config, machine=Machine(), checkpoints={})
+    steps = build(GraphInputs(config, Machine(), {}), STAGES)
     return {step.stage: step for step in steps if "llm.llm" in step.name}
 
 

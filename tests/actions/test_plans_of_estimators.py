@@ -14,8 +14,9 @@ from tasks.actions.export_onnx import action as export_onnx
 from tasks.actions.preflight import action as preflight
 from tasks.actions.verify import plan as verify_plan
 from tasks.job import Job
-from tasks.pipeline.component_params import Context, declaration
-from tasks.pipeline.component_params import Machine as Host
+from tasks.pipeline.component_params import declaration
+from tasks.pipeline.graph_inputs import GraphInputs
+from tasks.pipeline.graph_inputs import Machine as Host
 from tasks.settings.compose import load
 from tests.support.folders import config_of, weights_of
 from tests.support.golden_cases import GOLDEN
@@ -42,7 +43,7 @@ def _component(generation: str, *, frames: tuple[int, int, int] = (4, 500, 3000)
     words = [f"model={GENERATIONS[generation]}", f"model.dir={GOLDEN / generation}", f"model.axes.batch.max={batch}"]
     words += [f"model.axes.frames.{bound}={size}" for bound, size in zip(("min", "opt", "max"), frames, strict=True)]
     (config,) = load(words, workdir=GOLDEN)
-    return declaration(Context(config, Host(), {}, ()), config.model.components["flow_decoder_estimator"])
+    return declaration(GraphInputs(config, Host(), {}, ()), config.model.components["flow_decoder_estimator"])
 
 
 def _job(

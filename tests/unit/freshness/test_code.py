@@ -98,6 +98,15 @@ def test_a_changed_statement_counts(package: str, tmp_path: Path) -> None:
     assert [module for module in modules if before[module] != after[module]] == [f"{package}.base"]
 
 
+def test_a_changed_table_beside_a_module_counts_as_its_code(package: str, tmp_path: Path) -> None:
+    table, modules = tmp_path / package / "base.json", of(package, "layer", "base")
+    table.write_text("[1]")
+    before = code_digests(modules, Digests(tmp_path / "memo.json"))
+    table.write_text("[2]")
+    after = code_digests(modules, Digests(tmp_path / "memo.json"))
+    assert [module for module in modules if before[module] != after[module]] == [f"{package}.base"]
+
+
 def test_a_module_that_is_gone_counts_as_changed(package: str, tmp_path: Path) -> None:
     digests = Digests(tmp_path / "memo.json")
     before = code_digests([f"{package}.base"], digests)

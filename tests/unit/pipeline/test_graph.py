@@ -279,17 +279,17 @@ def test_the_demo_has_no_part_but_its_flow() -> None:
 
 def test_a_method_is_verified_piece_by_piece_only_where_the_file_has_it() -> None:
     made = steps("model=cosyvoice", "model.dir=/m")
-    streams = {
-        task: step.params["component"]["stream"]["method"]
+    chunked = {
+        task: step.params["component"]["chunked"]["method"]
         for task, step in made.items()
-        if "stream" in step.params.get("component", {})
+        if "chunked" in step.params.get("component", {})
     }
-    assert streams == {"verify_jit:cosyvoice/llm.llm.fp32": "forward_chunk"}
+    assert chunked == {"verify_jit:cosyvoice/llm.llm.fp32": "forward_chunk"}
 
 
 def test_another_order_of_a_components_inputs_is_another_key() -> None:
     component = steps(*COSYVOICE2)[f"export_onnx:{ESTIMATOR}"].params["component"]
-    assert component["order"] == ["x", "mask", "mu", "t", "spks", "cond", "estimator_out"]
+    assert component["argument_order"] == ["x", "mask", "mu", "t", "spks", "cond", "estimator_out"]
 
 
 def test_two_steps_never_write_the_same_file() -> None:

@@ -71,7 +71,7 @@ def test_an_unknown_model_is_refused_with_the_known_ones() -> None:
         ("train.lr=-1", "train.lr=-1"),
         ("model.axes.frames.min=600", "model.axes.frames: needs 1 <= min <= opt <= max"),
         ("model.axes.frames.opt=5000", "got min=4, opt=5000"),
-        ("precision.name=fp16", "say precision=NAME"),
+        ("precision.name=fp16", "precision=NAME"),
         ("tensorrt.profile.framez=[1,2,3]", "framez"),
         ("model.checkpoints.flo=/data/flow", "model.checkpoints.flo: no such part; the model has flow"),
         ("model.name=../elsewhere", "model.name=../elsewhere: names a folder of artifacts"),
