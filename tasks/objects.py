@@ -23,6 +23,8 @@ LITERALS = (
 )  # fmt: skip
 Bindings = dict[str, bool]  # name at the top level of a module -> whether its value may be callable
 
+_loaded: set[str] = set()
+
 
 def load_object(name: str) -> Any:
     """Import ``module:function`` and return the function.
@@ -42,11 +44,24 @@ def load_object(name: str) -> Any:
             value=str(error),
             remedy="Correct the name, or put the folder of its package on PYTHONPATH",
         ) from error
+    _loaded.add(module_name)
     found = getattr(module, attribute, None)
     if not callable(found):
         what = "is not callable" if hasattr(module, attribute) else f"the module has no {attribute}"
         raise UserError(what, where=name, value=found, remedy="Correct the name")
     return found
+
+
+def loaded_modules() -> set[str]:
+    """The modules of all objects that were loaded by name in this process."""
+    return set(_loaded)
+
+
+def find_source(module: str) -> Path | None:
+    """The Python file of a module, found without importing it or the packages around it."""
+    spec = _find(module)
+    source = Path(spec.origin or "") if isinstance(spec, ModuleSpec) else Path()
+    return source if source.suffix == ".py" and source.is_file() else None
 
 
 def problem_with_object(name: str) -> str:
@@ -62,8 +77,7 @@ def problem_with_object(name: str) -> str:
         return f"there is no module {spec}"
     if spec.origin is None:  # a namespace package has no code
         return f"{module} has no {attribute}"
-    source = Path(spec.origin)
-    if source.suffix != ".py" or not source.is_file():
+    if (source := find_source(module)) is None:
         return ""
     try:
         tree = ast.parse(source.read_bytes(), str(source))

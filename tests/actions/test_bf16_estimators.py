@@ -17,7 +17,8 @@ from tasks.actions.verify.metrics import metrics
 from tasks.errors import UserError
 from tasks.job import Job
 from tasks.models.cosyvoice.folder import load_component
-from tasks.pipeline.component_params import Context, Machine, declaration
+from tasks.pipeline.component_params import declaration
+from tasks.pipeline.graph_inputs import GraphInputs, Machine
 from tasks.plain_data import plain
 from tasks.runtimes.onnxruntime_.session import EMULATED, open_artifact
 from tasks.settings.component import ComponentSpec
@@ -39,7 +40,7 @@ def bf16_job(family: str, action: str, inputs: dict[str, Path], outputs: dict[st
     words += [f"onnx.opset={OPSETS[family]}", f"onnx.exporter={EXPORTERS[family]}", "verify.trials=3"]
     (config,) = load([*words, "verify.max_frames=600", "tensorrt.profile.frames=[4,20,60]"], workdir=GOLDEN)
     params: dict[str, Any] = {
-        "component": declaration(Context(config, Machine(), {}, ()), config.model.components["flow_decoder_estimator"]),
+        "component": declaration(GraphInputs(config, Machine(), {}), config.model.components["flow_decoder_estimator"]),
         "precision": plain(config.precision),
         "onnx": plain(config.onnx),
         "verify": plain(config.verify),

@@ -16,7 +16,7 @@ from tasks.actions.export_onnx import action as export_onnx
 from tasks.actions.preflight.action import run
 from tasks.actions.preflight.corners import run_corners
 from tasks.actions.preflight.memory import estimate_profiles
-from tasks.actions.preflight.operator_table import FORMATS, NOT_READ
+from tasks.actions.preflight.operator_table import load_table
 from tasks.actions.preflight.operators import check_operators, origin
 from tasks.errors import UserError
 from tasks.job import Job
@@ -181,21 +181,24 @@ def test_a_format_the_operator_is_not_read_for_is_a_warning():
 
 
 def test_an_opset_newer_than_the_table_is_a_warning():
-    assert "opset 23 is outside 9 to 20" in check_operators(small_estimator(opset=23)).warnings[0]
+    (warning,) = check_operators(small_estimator(opset=23)).warnings
+    assert "opset 23" in warning
+    assert "9 to 20" in warning
 
 
 def test_warnings_are_shown_where_the_step_shows_its_progress(tmp_path, monkeypatch):
     monkeypatch.setattr("tasks.progress._stream", io.StringIO())
     run(_job(tmp_path, small_estimator(opset=21)))
-    assert "warning: opset 21 is outside 9 to 20" in progress.stream().getvalue()
+    assert "warning: opset 21 " in progress.stream().getvalue()
 
 
 def test_the_operator_table_holds_the_published_facts():
     table = json.loads((Path(__file__).parents[1] / "golden/tensorrt_api/onnx_operators.json").read_text())["operators"]
-    assert {name for name, row in table.items() if not row["supported"]} == NOT_READ
+    operators = load_table("10.1")
+    assert {name for name, row in table.items() if row["supported"]} == operators.formats.keys()
     for name, row in table.items():
         if row["supported"]:
-            assert {kind.replace("INF64", "INT64") for kind in row["types"]} == FORMATS[name]
+            assert {kind.replace("INF64", "INT64") for kind in row["types"]} == operators.formats[name]
 
 
 def test_memory_grows_with_the_sizes_and_names_the_largest_tensor():

@@ -8,7 +8,8 @@ import yaml
 from torch import nn
 
 from tasks.job import Job
-from tasks.pipeline.component_params import Context, Machine, declaration
+from tasks.pipeline.component_params import declaration
+from tasks.pipeline.graph_inputs import GraphInputs, Machine
 from tasks.settings.compose import load
 from tests.support import small_onnx_models
 from tests.support.folders import config_of, weights_of
@@ -29,7 +30,7 @@ ONNX = {
 def declared(model: str, key: str, *words: str) -> dict[str, Any]:
     """A component's declaration as a step of `model` has it in its parameters, with settings changed by `words`."""
     (config,) = load([f"model={model}", *words], workdir=CONF)
-    return declaration(Context(config, Machine(), {}, ()), config.model.components[key])
+    return declaration(GraphInputs(config, Machine(), {}), config.model.components[key])
 
 
 ESTIMATOR = declared("cosyvoice2", "flow_decoder_estimator", "model.axes.batch.multiple_of=1")

@@ -1,8 +1,10 @@
 """A private copy of the project, driven through the real doit command as a user would."""
 
+import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -10,6 +12,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden"
+DECISIONS = Path(__file__).with_name("print_decisions.py")
+HANGS_AFTER_SECONDS = 3600  # only a run that never ends takes so long, however busy the machine is
 
 
 @dataclass(frozen=True)
@@ -48,9 +52,23 @@ class Project:
 
     def doit(self, *words: str) -> Result:
         """Run doit to its end."""
-        with self.start(*words) as process:
-            out, err = process.communicate(timeout=300)
+        return self.end_of(self.start(*words))
+
+    def end_of(self, process: "subprocess.Popen[str]") -> Result:
+        """Wait for a started doit; one that hangs is killed with its children."""
+        with process:
+            try:
+                out, err = process.communicate(timeout=HANGS_AFTER_SECONDS)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                raise
         return Result(process.returncode, out, err)
+
+    def stale(self, *words: str) -> set[str]:
+        """The steps that a run would build for reasons of their own: not because an input is to be made anew."""
+        result = self.doit("-f", str(DECISIONS), "-d", str(self.root), *words)
+        assert result.code == 0, result.out + result.err
+        return {step for step, reasons in json.loads(result.out.splitlines()[0]).items() if reasons}
 
     def start(self, *words: str) -> "subprocess.Popen[str]":
         """Start doit and leave it running, as the leader of a process group of its own."""

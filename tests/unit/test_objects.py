@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import UserError
-from tasks.objects import load_object, problem_with_object
+from tasks.objects import find_source, load_object, loaded_modules, problem_with_object
 
 SOURCE = """
 raise RuntimeError("this module must not be imported to be checked")
@@ -98,3 +98,18 @@ def test_a_function_is_loaded_by_its_name() -> None:
 def test_what_cannot_be_loaded_is_one_error_with_the_name(name: str) -> None:
     with pytest.raises(UserError, match=name):
         load_object(name)
+
+
+def test_a_source_is_found_without_importing_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "package_with_a_source"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise RuntimeError('imported')\n")
+    (package / "layer.py").write_text("WIDTH = 4\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert find_source("package_with_a_source.layer") == package / "layer.py"
+    assert find_source("package_with_a_source.nothing") is None
+
+
+def test_modules_of_objects_that_were_loaded_by_name_are_remembered() -> None:
+    load_object("json.decoder:JSONDecoder")
+    assert "json.decoder" in loaded_modules()

@@ -10,7 +10,8 @@ from tasks.actions.build_plan.readback import read_back
 from tasks.actions.build_plan.timing_cache import TimingCache
 from tasks.errors import UserError
 from tasks.job import Job
-from tasks.machine.gpus import Gpu, gpus, plan_obstacle
+from tasks.machine.gpus import Gpu, gpus
+from tasks.machine.tensorrt_install import build_obstacle
 from tasks.runtimes.tensorrt_.interface import label
 from tasks.runtimes.tensorrt_.library import collecting_logger, import_tensorrt
 from tasks.settings.component import ComponentSpec
@@ -31,7 +32,7 @@ def run(job: Job) -> dict[str, Any]:
     """
     found = gpus()
     if not found:
-        reason, remedy = plan_obstacle() or ("no NVIDIA GPU", "")
+        reason, remedy = build_obstacle() or ("no NVIDIA GPU", "")
         raise UserError(reason, where=job.step, remedy=remedy)
     return build(job, trt=import_tensorrt(), gpu=found[0])
 

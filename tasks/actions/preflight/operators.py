@@ -6,9 +6,11 @@ from dataclasses import dataclass
 import onnx
 
 from tasks.actions.export_onnx.module_names import module_of
-from tasks.actions.preflight.operator_table import FORMATS, NOT_READ, OPSETS, SOURCE
+from tasks.actions.preflight.operator_table import load_table
 from tasks.settings.number_formats import BY_ONNX
 
+TABLE = load_table()
+SOURCE = f"TensorRT {TABLE.version}"
 STANDARD = ("", "ai.onnx")
 SHOWN = 3
 
@@ -47,7 +49,7 @@ def _inside(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
 def _why_not(node: onnx.NodeProto) -> str:
     if node.domain not in STANDARD:
         return f"{node.domain}::{node.op_type} is no standard operator and needs a plugin"
-    if node.op_type in NOT_READ or node.op_type not in FORMATS:
+    if node.op_type not in TABLE.formats:
         return f"{node.op_type} is not read by {SOURCE}"
     return ""
 
@@ -59,7 +61,7 @@ def _formats(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> Iterator[tu
     for node in nodes:
         found = formats.get(node.output[0] if node.output else "")
         name = found.name.upper() if found else ""  # as the table writes it
-        known = FORMATS.get(node.op_type)
+        known = TABLE.formats.get(node.op_type)
         if known and name and name not in known and not (name == "BOOL" and node.op_type in COMPARISONS):
             yield f"{node.op_type} gives {name}, which {SOURCE} reads for {', '.join(sorted(known))} only", node
 
@@ -91,5 +93,6 @@ def origin(node: onnx.NodeProto) -> str:
 
 def _opset(model: onnx.ModelProto) -> Iterator[str]:
     version = max((entry.version for entry in model.opset_import if entry.domain in STANDARD), default=0)
-    if version not in OPSETS:
-        yield f"opset {version} is outside {OPSETS.start} to {OPSETS.stop - 1}, which {SOURCE} reads; use a newer one"
+    if version not in TABLE.opsets:
+        covered = f"{TABLE.opsets.start} to {TABLE.opsets.stop - 1}"
+        yield f"opset {version} is not in {SOURCE}'s operator table ({covered}); later versions may support it"

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import ConfigError, UserError
-from tasks.pipeline.component_params import Context, Machine, declaration
+from tasks.pipeline.component_params import declaration
+from tasks.pipeline.graph_inputs import GraphInputs, Machine
 from tasks.settings.component import DTYPES, AxisSpec, ComponentSpec, Dtype, InputSpec, Kind
 from tasks.settings.compose import load
 
@@ -22,7 +23,7 @@ def problems(*words: str) -> list[str]:
 
 def spec_of(key: str, *words: str) -> ComponentSpec:
     (config,) = load(words, workdir=Path("/w"))
-    params = declaration(Context(config, Machine(), {}, ()), config.model.components[key])
+    params = declaration(GraphInputs(config, Machine(), {}), config.model.components[key])
     return ComponentSpec.from_params(params)
 
 
