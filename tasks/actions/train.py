@@ -34,7 +34,8 @@ def run(job: Job) -> dict[str, Any]:
         part: what to train, `flow`.
         loader: ``module:function``, called as ``loader(part, config=Path)``. What it builds is called with a batch
             and a device and returns `{"loss": scalar}`.
-        data: ``module:function``, called as ``data(count=, batch_size=, seed=)``.
+        data: ``module:function``, called as ``data(count=, batch_size=, seed=)``; yields batches, dicts of tensors
+            whose first dimension is that of the items.
 
     Raises:
         UserError: whatever the loader raises.
@@ -82,10 +83,10 @@ class Trainer:
 
     @torch.inference_mode()
     def validate(self) -> float:
-        """The mean loss over utterances not trained on; the same ones with the same draws after every epoch."""
+        """The mean loss over items not trained on; the same ones with the same draws after every epoch."""
         self.module.eval()
         weighted = [
-            (float(self.module(batch, "cpu")["loss"]), len(batch["speech_token"]))
+            (float(self.module(batch, "cpu")["loss"]), len(next(iter(batch.values()))))  # items in the batch
             for batch in self._batches(self.settings["validation_batches"], "validate")
         ]
         return sum(loss * size for loss, size in weighted) / sum(size for _, size in weighted)

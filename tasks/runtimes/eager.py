@@ -17,7 +17,8 @@ class PyTorchModule:
         options: keyword arguments of its forward that are constants of the artifact.
 
     Attributes:
-        causal: its forward on a whole sequence is what its methods give piece by piece, unless it says otherwise.
+        causal: whether its forward on a whole sequence returns what its methods return chunk by chunk; true unless
+            the module has a `forward_is_causal` that returns False.
     """
 
     def __init__(self, module: nn.Module, *, options: Mapping[str, Any], device: str) -> None:

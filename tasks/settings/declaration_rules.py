@@ -1,9 +1,10 @@
 """What is wrong with the declarations of a model's components and with the Python objects that they name."""
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterable, Iterator
 
 from tasks.objects import problem_with_object
-from tasks.settings.component import BOUNDED, DTYPES, Kind, measured_axes
+from tasks.settings.component import BOUNDED, DTYPES, Dtype, Kind, measured_axes
 from tasks.settings.schema import Component, Config, Input
 
 RANKS = {Kind.lengths: (1, 1), Kind.mask: (2, None)}  # least and most dimensions of an input
@@ -27,7 +28,7 @@ def component_problems(config: Config) -> Iterator[str]:
         for name, declared in component.inputs.items():
             yield from _input_problems(f"{where}.inputs.{name}", declared)
             yield from _length_problems(f"{where}.inputs.{name}", name, component, config)
-            if declared.kind is Kind.recorded and not _has_recordings(component, config):
+            if declared.kind == Kind.recorded and not _has_recordings(component, config):
                 yield (
                     f"{where}.inputs.{name}.kind=recorded: its values are only in recordings; "
                     f"set {where}.recorder with verify.real_inputs=true, or {where}.recordings"
@@ -65,7 +66,24 @@ def _size_problems(where: str, component: Component, config: Config) -> Iterator
 
 
 def _input_problems(where: str, declared: Input) -> Iterator[str]:
-    kind, dtypes = declared.kind, DTYPES[declared.kind]
+    unknown = [*_choice_problems(f"{where}.kind", declared.kind, Kind)]
+    if declared.dtype is not None:
+        unknown += _choice_problems(f"{where}.dtype", declared.dtype, Dtype)
+    yield from unknown
+    if not unknown:
+        yield from _kind_problems(where, declared, Kind(declared.kind))
+
+
+def _choice_problems(setting: str, value: str, known: Iterable[str]) -> Iterator[str]:
+    choices = [str(choice) for choice in known]
+    if value not in choices:
+        close = difflib.get_close_matches(value, choices, n=1, cutoff=0.4)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        yield f"{setting}={value}: unknown; choose from {', '.join(choices)}{hint}"
+
+
+def _kind_problems(where: str, declared: Input, kind: Kind) -> Iterator[str]:
+    dtypes = DTYPES[kind]
     if declared.dtype is not None and declared.dtype not in dtypes:
         yield f"{where}.dtype={declared.dtype}: kind={kind} has {' or '.join(dtypes)}"
     given = [name for name in ("low", "high") if getattr(declared, name) is not None]
@@ -99,7 +117,7 @@ def _length_problems(where: str, name: str, component: Component, config: Config
     declared = component.inputs[name]
     shapes = {other: tensor.shape for other, tensor in component.inputs.items()}
     candidates = measured_axes(name, shapes, config.model.axes)
-    if declared.kind is not Kind.lengths:
+    if declared.kind != Kind.lengths:
         if declared.axis is not None:
             yield f"{where}.axis={declared.axis}: kind={declared.kind} measures no axis"
     elif declared.axis is not None and declared.axis not in candidates:

@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from tasks.settings.component import Dtype, Kind
+from tasks.settings.component import Kind
 from tasks.settings.onnx_exporters import OPSETS
 
 # What fp16 must not do, as torch.autocast has it: sums of many terms, functions with a large range or slope, angles.
@@ -103,8 +103,8 @@ class Input:
     """One input tensor: its shape in numbers, axes and named sizes, and what its values look like in reality."""
 
     shape: list[Any] = MISSING
-    kind: Kind = Kind.normal
-    dtype: Dtype | None = None  # float32; int64 for integers, int32 for lengths
+    kind: str = Kind.normal.value  # a Kind; text, so that all wrong ones are reported together
+    dtype: str | None = None  # a Dtype; float32, but int64 for integers and int32 for lengths
     low: float | None = None  # of uniform (0) and integers
     high: float | None = None  # of uniform (1) and integers, which can have it
     axis: str | None = None  # that lengths measure; needed where there are several candidates

@@ -1,4 +1,4 @@
-"""What a type cannot say about settings: ranges and rules between fields."""
+"""Checks of settings that types cannot express: ranges and rules between fields."""
 
 import math
 import re

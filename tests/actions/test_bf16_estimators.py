@@ -40,9 +40,7 @@ def bf16_job(family: str, action: str, inputs: dict[str, Path], outputs: dict[st
     words += [f"onnx.opset={OPSETS[family]}", f"onnx.exporter={EXPORTERS[family]}", "verify.trials=3"]
     (config,) = load([*words, "verify.max_frames=600", "tensorrt.profile.frames=[4,20,60]"], workdir=GOLDEN)
     params: dict[str, Any] = {
-        "component": declaration(
-            GraphInputs(config, Machine(), {}, ()), config.model.components["flow_decoder_estimator"]
-        ),
+        "component": declaration(GraphInputs(config, Machine(), {}), config.model.components["flow_decoder_estimator"]),
         "precision": plain(config.precision),
         "onnx": plain(config.onnx),
         "verify": plain(config.verify),

@@ -77,9 +77,8 @@ def test_report_has_every_number_of_every_trial(artifact):
 def test_slightly_wrong_weights_fail_with_trial_sizes_and_worst_element(artifact):
     change_weights(artifact, lambda weight: weight * 1.05)
     job = verify_job(COMPONENT, artifact)
-    with pytest.raises(
-        UserError, match=r"6 of 6 trials.*trial 0 \(batch=2, frames=4, mel=80\).*worst element \["
-    ) as raised:
+    expected = r"6 of 6 trials.*trial 0 \(batch=2, frames=4, mel=80\).*worst element \["
+    with pytest.raises(UserError, match=expected) as raised:
         run(job)
     assert not job.outputs["report"].exists()
     kept = artifact.with_name(f"{artifact.name}.failed-verification.json")

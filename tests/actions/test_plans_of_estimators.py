@@ -43,7 +43,7 @@ def _component(generation: str, *, frames: tuple[int, int, int] = (4, 500, 3000)
     words = [f"model={GENERATIONS[generation]}", f"model.dir={GOLDEN / generation}", f"model.axes.batch.max={batch}"]
     words += [f"model.axes.frames.{bound}={size}" for bound, size in zip(("min", "opt", "max"), frames, strict=True)]
     (config,) = load(words, workdir=GOLDEN)
-    return declaration(GraphInputs(config, Host(), {}, ()), config.model.components["flow_decoder_estimator"])
+    return declaration(GraphInputs(config, Host(), {}), config.model.components["flow_decoder_estimator"])
 
 
 def _job(

@@ -30,7 +30,7 @@ ONNX = {
 def declared(model: str, key: str, *words: str) -> dict[str, Any]:
     """A component's declaration as a step of `model` has it in its parameters, with settings changed by `words`."""
     (config,) = load([f"model={model}", *words], workdir=CONF)
-    return declaration(GraphInputs(config, Machine(), {}, ()), config.model.components[key])
+    return declaration(GraphInputs(config, Machine(), {}), config.model.components[key])
 
 
 ESTIMATOR = declared("cosyvoice2", "flow_decoder_estimator", "model.axes.batch.multiple_of=1")

@@ -98,7 +98,7 @@ def check_precision(graph: Graph, precision: str, *, where: Path) -> None:
     """A plan's precision is its graph's: no builder flag changes it.
 
     Raises:
-        UserError: if the graph is stored in another format than the setting says.
+        UserError: if the graph is stored in another format than the setting requests.
     """
     asked = _name(BY_NAME[precision]) if precision in BY_NAME else graph.precision
     if graph.precision != asked:

@@ -146,7 +146,7 @@ class _Conversion:
 
 
 def _require_known(model: ir.Model, keep: Sequence[str]) -> None:
-    """A misspelt entry would keep nothing and say nothing."""
+    """A misspelt entry would silently keep nothing."""
     names = [node.name or "" for node in model.graph]
     for entry in keep:
         if not onnx.defs.has(entry) and not fnmatch.filter(names, entry):

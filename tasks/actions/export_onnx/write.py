@@ -31,7 +31,7 @@ def provenance(component: ComponentSpec, *, step: str, precision: str, exporter:
         "voxkiln.version": _version(),
         "voxkiln.step": step,
         "voxkiln.component": component.name,
-        "voxkiln.options": json.dumps(component.options, sort_keys=True),  # streaming or not, say
+        "voxkiln.options": json.dumps(component.options, sort_keys=True),  # for example whether it is for streaming
         "voxkiln.precision": precision,
         "voxkiln.exporter": exporter,
         "voxkiln.weights_sha256": digest[:16],

@@ -55,6 +55,6 @@ def run(job: Job) -> dict[str, Any]:
 
 def _refuse(problems: list[str], job: Job) -> None:
     if problems:
-        remedy = "Change the model, its axes or the profile as each line says, or make no plans: tensorrt.mode=off"
+        remedy = "Change the model, its axes or the profile as each line states, or build no plans: tensorrt.mode=off"
         value = "; ".join(problems)
         raise UserError("a plan of this graph would fail", where=job.inputs["onnx"], value=value, remedy=remedy)

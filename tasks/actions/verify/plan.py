@@ -16,8 +16,6 @@ from tasks.objects import load_object
 from tasks.settings.component import ComponentSpec
 from tasks.settings.shape_profiles import Profile, complete_profiles
 
-TRUSTED = "tasks.runtimes.tensorrt_.trusted_engine:open_artifact"  # of a plan that carries code for the host
-
 
 def run(job: Job) -> dict[str, Any]:
     """Compare `artifact` with the original module at sizes of every profile; writes `report`.
@@ -32,13 +30,12 @@ def run(job: Job) -> dict[str, Any]:
     """
     component, settings = ComponentSpec.from_params(job.params["component"]), job.params["tensorrt"]
     profiles = complete_profiles(component.axes, settings)
-    runtime = TRUSTED if settings.get("version_compatible") else job.params["runtime"]
     with TemporaryDirectory() as folder:
         facts, reports = zip(
-            *(_compare(job, profile, runtime, Path(folder) / f"{n}.json") for n, profile in enumerate(profiles)),
+            *(_compare(job, profile, Path(folder) / f"{n}.json") for n, profile in enumerate(profiles)),
             strict=True,
         )
-    engine = load_object(runtime)(
+    engine = load_object(job.params["runtime"])(
         job.inputs["artifact"],
         device=job.params["verify"]["device"],
         threads=job.threads,
@@ -59,7 +56,7 @@ def run(job: Job) -> dict[str, Any]:
     }
 
 
-def _compare(job: Job, profile: Profile, runtime: str, report: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def _compare(job: Job, profile: Profile, report: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The shared comparison with its sizes taken from one profile, up to the profile's own maximum."""
     bounds = {axis: dict(zip(("min", "opt", "max"), sizes, strict=True)) for axis, sizes in profile.items()}
     axes = {axis: {**table, **bounds[axis]} for axis, table in job.params["component"]["axes"].items()}
@@ -67,7 +64,6 @@ def _compare(job: Job, profile: Profile, runtime: str, report: Path) -> tuple[di
     params = job.params | {
         "component": job.params["component"] | {"axes": axes},
         "verify": job.params["verify"] | {"max_frames": largest},
-        "runtime": runtime,
     }
     facts = compare.run(replace(job, params=params, outputs={"report": report}))
     return facts, json.loads(report.read_text(encoding="utf-8"))

@@ -23,7 +23,7 @@ def problems(*words: str) -> list[str]:
 
 def spec_of(key: str, *words: str) -> ComponentSpec:
     (config,) = load(words, workdir=Path("/w"))
-    params = declaration(GraphInputs(config, Machine(), {}, ()), config.model.components[key])
+    params = declaration(GraphInputs(config, Machine(), {}), config.model.components[key])
     return ComponentSpec.from_params(params)
 
 
@@ -69,7 +69,19 @@ def test_what_is_wrong_with_a_declaration_is_named_while_composing(word: str, se
 @pytest.mark.parametrize(("field", "enum"), [("kind", Kind), ("dtype", Dtype)])
 def test_an_unknown_kind_or_dtype_is_named_with_all_that_are_known(field: str, enum: type[Kind | Dtype]) -> None:
     (problem,) = problems(f"{XS}.{field}=other")
+    assert problem.startswith(f"{XS}.{field}=other: ")
     assert all(member.value in problem for member in enum)
+
+
+def test_several_unknown_names_in_one_declaration_come_together() -> None:
+    inputs = "{xs: {shape: [utterances, tokens], kind: integer, dtype: int23}, xs_lens: {kind: length}}"
+    found = problems(f"{ENCODER}.inputs={inputs}")
+    assert [problem.partition(":")[0] for problem in found] == [
+        f"{XS}.kind=integer",
+        f"{XS}.dtype=int23",
+        f"{LENS}.kind=length",
+    ]
+    assert found[0].endswith("did you mean integers?")
 
 
 def test_problems_of_a_declaration_come_together() -> None:
