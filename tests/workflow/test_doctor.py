@@ -1,4 +1,4 @@
-"""The doctor tells what preflight found, warnings and memory included, not only that it passed."""
+"""The doctor reports what preflight found, warnings and memory included, not only that it passed."""
 
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,8 @@ def _tried(folder: Path, *, warnings: list[str]) -> Step:
     return step
 
 
-@pytest.mark.parametrize(
-    ("warnings", "told"),
-    [
-        ([], "nothing speaks against a plan; activations take about 1,408 MiB at most"),
-        ([NEWER], f"{NEWER}; activations take about 1,408 MiB at most"),
-    ],
-)
-def test_the_verdict_has_warnings_and_memory(tmp_path: Path, warnings: list[str], told: str) -> None:
-    assert doctor.verdict(_tried(tmp_path, warnings=warnings)) == told
+@pytest.mark.parametrize("warnings", [[], [NEWER], [NEWER, "another"]])
+def test_the_verdict_has_every_warning_and_the_largest_memory(tmp_path: Path, warnings: list[str]) -> None:
+    verdict = doctor.verdict(_tried(tmp_path, warnings=warnings))
+    assert all(warning in verdict for warning in warnings)
+    assert "1,408 MiB" in verdict
