@@ -8,6 +8,7 @@ from typing import Any
 
 from tasks.errors import UserError
 from tasks.job import Job
+from tests.support.project import HANGS_AFTER_SECONDS
 
 
 def write(job: Job) -> dict[str, Any]:
@@ -66,5 +67,5 @@ def tell_the_order_of_gpus(job: Job) -> dict[str, Any]:
 
 def sleep_long(job: Job) -> dict[str, Any]:
     write(job)
-    time.sleep(60)
+    time.sleep(2 * HANGS_AFTER_SECONDS)
     return {}

@@ -20,11 +20,12 @@ from tasks.child.worker import execute
 from tasks.freshness.digests import sha256
 from tasks.freshness.receipt import Ingredients, Receipt
 from tasks.job import Job
+from tests.support.project import HANGS_AFTER_SECONDS
 
 FAILURES = [
-    ("fail_for_the_user", "failed", "flow.pt: the tensor is not finite (got nan). Train again."),
+    ("fail_for_the_user", "failed", "the tensor is not finite"),
     ("crash", "crashed", "KeyError: 'a bug'"),
-    ("write_nothing", "crashed", "returned without writing out.bin"),
+    ("write_nothing", "crashed", "out.bin"),
     ("fill_the_disk", "failed", "No space left on device"),
     ("fill_the_disk_as_torch_says_it", "failed", "artifacts=DIR"),
 ]
@@ -179,16 +180,20 @@ def test_what_a_killed_run_left_is_cleared_away(tmp_path: Path) -> None:
     assert left_in(tmp_path) == ["out.bin", "out.bin.receipt.json"]
 
 
-def test_two_runs_of_one_step_wait_for_each_other_and_build_once(tmp_path: Path) -> None:
+def test_a_run_of_a_step_that_another_run_has_locked_says_that_it_waits_and_then_builds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     held = FileLock(tmp_path / "lock")
     held.acquire()
     outcomes: list[str] = []
-    waiting = threading.Thread(target=lambda: outcomes.append(execute(request(tmp_path)).status))
-    waiting.start()
-    time.sleep(0.3)
+    waits = threading.Event()
+    monkeypatch.setattr("tasks.progress.say", lambda _: waits.set())
+    run = threading.Thread(target=lambda: outcomes.append(execute(request(tmp_path)).status), daemon=True)
+    run.start()
+    assert waits.wait(HANGS_AFTER_SECONDS)
     assert not outcomes
     held.release()
-    waiting.join(10)
+    run.join(HANGS_AFTER_SECONDS)
     assert outcomes == ["built"]
 
 
@@ -222,7 +227,8 @@ def test_a_failed_step_run_by_hand_ends_with_code_1_and_the_message(tmp_path: Pa
     done = subprocess.run(
         [sys.executable, "-m", "tasks.child.worker", file], capture_output=True, text=True, check=False
     )
-    assert (done.returncode, done.stderr.strip()) == (1, FAILURES[0][2])
+    assert done.returncode == 1
+    assert FAILURES[0][2] in done.stderr
 
 
 @pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGINT])
@@ -234,21 +240,15 @@ def test_a_child_ends_with_its_parent(tmp_path: Path, kind: signal.Signals) -> N
     )
     parent = subprocess.Popen([sys.executable, "-c", script, tmp_path], stderr=subprocess.DEVNULL)
     partial = tmp_path / "a" / ".partial" / "out.bin" / "out.bin"
-    _until(partial.exists)
+    while not partial.exists():
+        assert parent.poll() is None
+        time.sleep(0.02)
     os.kill(parent.pid, kind)
-    parent.wait(30)
+    parent.wait(HANGS_AFTER_SECONDS)
     lock = FileLock(tmp_path / "lock")
-    lock.acquire(timeout=10)  # held by the child for as long as it lives
+    lock.acquire(timeout=HANGS_AFTER_SECONDS)  # held by the child for as long as it lives
     lock.release()
     assert not (tmp_path / "a" / "out.bin").exists()
-
-
-def _until(holds: Any, *, seconds: float = 30.0) -> None:
-    end = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > end:
-            pytest.fail("waited in vain")
-        time.sleep(0.02)
 
 
 def test_receipts_are_sorted_json_that_ends_in_a_newline(tmp_path: Path) -> None:
