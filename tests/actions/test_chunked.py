@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,40 +11,41 @@ import torch
 
 from tasks.actions.export_torchscript import action as export_torchscript
 from tasks.actions.verify import compare
-from tasks.errors import UserError
-from tasks.job import Job
-from tasks.pipeline.graph import build
-from tasks.pipeline.graph_inputs import GraphInputs, Machine
-from tasks.pipeline.stages.table import STAGES
 from tasks.pipeline.step import Step
 from tasks.runtimes.torchscript import TorchScriptModule
-from tasks.settings.compose import load
+from tests.support.errors import error_of
 from tests.support.folders import random_folder
-from tests.support.golden_cases import GOLDEN
+from tests.support.made_once import made_once
+from tests.support.steps import job_of, steps_of
 
 Change = Callable[[dict[str, Any]], dict[str, Any]]
 
 
-def steps(artifacts: Path, precision: str, folder: Path = GOLDEN / "cosyvoice1") -> dict[str, Step]:
+def language_model(artifacts: Path, precision: str, folder: Path | None = None) -> dict[str, Step]:
     """Export and verification of a language model, the recorded one by default, as a user's settings give them."""
-    words = ["model=cosyvoice", f"model.dir={folder}", f"artifacts={artifacts}"]
-    words += [f"precision={precision}", "verify.trials=3", "verify.max_frames=40", "torchscript.target=portable"]
-    (config,) = load(words, workdir=artifacts)
-    steps = build(GraphInputs(config, Machine(), {}), STAGES)
-    return {step.stage: step for step in steps if "llm.llm" in step.name}
+    words = [f"precision={precision}", "verify.trials=3", "verify.max_frames=40", "torchscript.target=portable"]
+    return steps_of("cosyvoice1", "llm.llm", *words, artifacts=artifacts, folder=folder)
 
 
 def perform(step: Step, action: Any) -> dict[str, Any]:
     for path in step.outputs.values():
         path.parent.mkdir(parents=True, exist_ok=True)
-    return action.run(Job(step.task, step.action, dict(step.inputs), dict(step.outputs), dict(step.params)))
+    return action.run(job_of(step))
 
 
-@pytest.fixture(scope="module", params=["fp32", "fp16"])
-def planned(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Step]:
-    planned = steps(tmp_path_factory.mktemp("llm"), request.param)
-    perform(planned["export_jit"], export_torchscript)
-    return planned
+@pytest.fixture(params=["fp32", "fp16"])
+def planned(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> dict[str, Step]:
+    """Steps whose file is exported once for all tests; the reports are the test's own."""
+
+    def make(root: Path) -> None:
+        perform(language_model(root, request.param)["export_jit"], export_torchscript)
+
+    made = made_once(tmp_path_factory, f"llm-{request.param}", make)
+    own = language_model(tmp_path, request.param)["verify_jit"].outputs
+    steps = language_model(made, request.param)
+    return steps | {"verify_jit": replace(steps["verify_jit"], outputs=own)}
 
 
 def test_every_piece_its_caches_and_the_whole_are_in_the_report(planned: dict[str, Step]) -> None:
@@ -67,7 +69,7 @@ CHUNK_SIZE = "selfattention_layer_type: 'rel_selfattn'\n        static_chunk_siz
 def test_a_model_whose_forward_looks_ahead_is_compared_with_one_single_chunk(tmp_path: Path, chunk_size: int) -> None:
     changes = {f"{CHUNK_SIZE}1": f"{CHUNK_SIZE}{chunk_size}"}
     folder = random_folder("cosyvoice1", tmp_path / "model", changes, parts=["llm"])
-    planned = steps(tmp_path / "artifacts", "fp32", folder)
+    planned = language_model(tmp_path / "artifacts", "fp32", folder)
     perform(planned["export_jit"], export_torchscript)
     perform(planned["verify_jit"], compare)
     report = json.loads(planned["verify_jit"].outputs["report"].read_text())
@@ -103,5 +105,4 @@ def test_a_file_whose_cache_is_wrong_fails(
         return original(self, method, CORRUPTIONS[corruption](arguments) if method == "forward_chunk" else arguments)
 
     monkeypatch.setattr(TorchScriptModule, "call", call)
-    with pytest.raises(UserError, match=r"forward_chunk\["):
-        perform(planned["verify_jit"], compare)
+    assert "forward_chunk[" in str(error_of(perform, planned["verify_jit"], compare))

@@ -15,30 +15,39 @@ from onnx import numpy_helper
 from tasks.actions.export_onnx import action as export_onnx
 from tasks.actions.export_torchscript import action as export_torchscript
 from tasks.actions.verify.compare import run
-from tasks.errors import UserError
 from tasks.job import Job
 from tasks.models.loading.checkpoint_file import save_checkpoint
 from tests.support import small_onnx_models
+from tests.support.errors import error_of
+from tests.support.exports import Exports
 from tests.support.golden_cases import golden_case
-from tests.support.onnx_jobs import ENCODER, estimator_component, export_job, saved_weights, small_component, verify_job
+from tests.support.onnx_jobs import (
+    encoder_component,
+    estimator_component,
+    export_job,
+    saved_weights,
+    small_component,
+    small_export_job,
+    verify_job,
+)
 
 COMPONENT = estimator_component()
 
 
-@pytest.fixture(scope="module")
-def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The recorded estimator as ONNX in both precisions."""
-    paths = {}
-    for precision in ("fp32", "fp16"):
-        job = export_job(COMPONENT, tmp_path_factory.mktemp(precision), precision=precision)
-        export_onnx.run(job)
-        paths[precision] = job.outputs["onnx"]
-    return paths
+@pytest.fixture
+def artifacts(exports: Exports, tmp_path: Path) -> Callable[[str], Path]:
+    """A copy of the recorded estimator as ONNX in a precision."""
+
+    def copied(precision: str) -> Path:
+        path = exports(export_job(COMPONENT, tmp_path, precision=precision, exporter="torchscript"))
+        return Path(shutil.copy(path, tmp_path))
+
+    return copied
 
 
 @pytest.fixture
-def artifact(artifacts: dict[str, Path], tmp_path: Path) -> Path:
-    return Path(shutil.copy(artifacts["fp32"], tmp_path))
+def artifact(artifacts: Callable[[str], Path]) -> Path:
+    return artifacts("fp32")
 
 
 def change_weights(path: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
@@ -51,9 +60,8 @@ def change_weights(path: Path, change: Callable[[np.ndarray], np.ndarray]) -> No
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_exported_estimator_passes(artifacts, precision, tmp_path):
-    path = Path(shutil.copy(artifacts[precision], tmp_path))
-    job = verify_job(COMPONENT, path, precision=precision, trials=10)
+def test_exported_estimator_passes(artifacts, precision):
+    job = verify_job(COMPONENT, artifacts(precision), precision=precision, trials=10)
     facts = run(job)
     report = json.loads(job.outputs["report"].read_text())
     assert report["passed"]
@@ -77,13 +85,16 @@ def test_report_has_every_number_of_every_trial(artifact):
 def test_slightly_wrong_weights_fail_with_trial_sizes_and_worst_element(artifact):
     change_weights(artifact, lambda weight: weight * 1.05)
     job = verify_job(COMPONENT, artifact)
-    expected = r"6 of 6 trials.*trial 0 \(batch=2, frames=4, mel=80\).*worst element \["
-    with pytest.raises(UserError, match=expected) as raised:
-        run(job)
+    error = error_of(run, job)
     assert not job.outputs["report"].exists()
     kept = artifact.with_name(f"{artifact.name}.failed-verification.json")
-    assert str(kept) in str(raised.value)
-    assert not json.loads(kept.read_text())["passed"]
+    assert str(kept) in error.remedy
+    report = json.loads(kept.read_text())
+    assert not report["passed"]
+    assert len([trial for trial in report["trials"] if trial["failures"]]) == len(report["trials"]) == 6
+    assert "6 of 6" in error.what
+    assert "trial 0 (batch=2, frames=4, mel=80)" in error.value
+    assert str(report["trials"][0]["outputs"]["estimator_out"]["worst"]["index"]) in error.value
 
 
 def test_passing_removes_the_report_of_an_earlier_failure(artifact):
@@ -100,43 +111,45 @@ def test_weights_that_are_not_finite_never_pass_however_lax_the_limits(artifact,
         lambda weight: np.where(np.arange(weight.size).reshape(weight.shape) == 7, bad, weight).astype(weight.dtype),
     )
     lax = {"max_outside": 1.0, "max_peak_error": 1e9, "min_snr_db": -1e9, "min_cosine": -1.0}
-    with pytest.raises(UserError, match="NaN or Inf"):
-        run(verify_job(COMPONENT, artifact, **lax))
+    assert "NaN or Inf" in error_of(run, verify_job(COMPONENT, artifact, **lax)).value
 
 
-def test_reference_that_is_not_finite_never_passes(tmp_path):
-    module, component = small_onnx_models.Plain(), small_component("Plain")
-    job = export_job(component, tmp_path, weights=saved_weights(module, tmp_path))
-    export_onnx.run(job)
+@pytest.fixture
+def plain(exports: Exports, tmp_path: Path) -> Path:
+    """A copy of the file of `Plain` with its initial weights."""
+    return Path(shutil.copy(exports(small_export_job("Plain", tmp_path, exporter="torchscript")), tmp_path))
+
+
+def plain_with(change: Callable[[small_onnx_models.Plain], object], folder: Path) -> Path:
+    """Weights of `Plain` after `change` has worked on it."""
+    module = small_onnx_models.Plain()
     with torch.no_grad():
-        module.projection.bias[0] = float("nan")
-    broken = tmp_path / "broken"
-    broken.mkdir()
-    with pytest.raises(UserError, match="NaN or Inf"):
-        run(verify_job(component, job.outputs["onnx"], weights=saved_weights(module, broken)))
+        change(module)
+    return saved_weights(module, folder)
 
 
-def test_artifact_of_other_weights_fails(tmp_path):
-    module, component = small_onnx_models.Plain(), small_component("Plain")
-    job = export_job(component, tmp_path, weights=saved_weights(module, tmp_path))
-    export_onnx.run(job)
-    with torch.no_grad():
-        module.projection.weight[3, 3] += 0.01
-    with pytest.raises(UserError, match="differs from the original module"):
-        run(verify_job(component, job.outputs["onnx"], weights=saved_weights(module, tmp_path)))
+def test_reference_that_is_not_finite_never_passes(plain, tmp_path):
+    weights = plain_with(lambda module: module.projection.bias[0].fill_(float("nan")), tmp_path)
+    error = error_of(run, verify_job(small_component("Plain"), plain, weights=weights))
+    assert "NaN or Inf" in error.value
 
 
-def test_half_precision_artifact_does_not_pass_as_fp32(artifacts, tmp_path):
-    path = Path(shutil.copy(artifacts["fp16"], tmp_path))
+def test_artifact_of_other_weights_fails(plain, tmp_path):
+    weights = plain_with(lambda module: module.projection.weight[3, 3].add_(0.01), tmp_path)
+    error = error_of(run, verify_job(small_component("Plain"), plain, weights=weights))
+    assert error.where == str(plain)
+    assert "6 of 6" in error.what
+
+
+def test_half_precision_artifact_does_not_pass_as_fp32(artifacts):
+    path = artifacts("fp16")
     limits = verify_job(COMPONENT, path).params["verify"]
-    with pytest.raises(UserError, match="snr_db"):
-        run(verify_job(COMPONENT, path, precision="fp16", **limits))
+    assert "snr_db" in error_of(run, verify_job(COMPONENT, path, precision="fp16", **limits)).value
 
 
 def test_truncated_artifact_is_a_clear_error(artifact):
     artifact.write_bytes(artifact.read_bytes()[:1000])
-    with pytest.raises(UserError, match="ONNX Runtime cannot load it"):
-        run(verify_job(COMPONENT, artifact))
+    assert error_of(run, verify_job(COMPONENT, artifact)).where == str(artifact)
 
 
 def test_batch_that_the_artifact_fixes_is_not_varied(artifact):
@@ -150,13 +163,12 @@ def test_batch_that_the_artifact_fixes_is_not_varied(artifact):
 
 
 def test_torchscript_file_of_two_outputs_and_lengths_is_verified(tmp_path):
-    job = export_job(ENCODER, tmp_path)
+    component = encoder_component()
+    job = export_job(component, tmp_path)
     zip_file = tmp_path / "flow.encoder.fp32.zip"
     settings = {"target": "portable", "optimize": False}
-    export_torchscript.run(
-        type(job)(job.step, "", job.inputs, {"zip": zip_file}, job.params | {"torchscript": settings})
-    )
-    facts = run(verify_job(ENCODER, zip_file, runtime="tasks.runtimes.torchscript:open_artifact"))
+    export_torchscript.run(replace(job, outputs={"zip": zip_file}, params=job.params | {"torchscript": settings}))
+    facts = run(verify_job(component, zip_file, runtime="tasks.runtimes.torchscript:open_artifact"))
     assert facts["provider"].startswith("TorchScript")
     assert facts["max_abs"] <= 1e-4
 
@@ -199,9 +211,10 @@ def test_a_failure_that_only_a_recorded_call_shows_names_the_call(tmp_path):
     component, module = small_component("Plain"), small_onnx_models.Plain()
     loud = module.projection.weight.detach()[0].sign().mul(6e4).reshape(1, 8, 1).expand(2, 8, 9)
     weights = saved_weights(module, tmp_path)
-    export = export_job(component, tmp_path, precision="fp16", weights=weights)
+    export = export_job(component, tmp_path, precision="fp16", weights=weights, exporter="torchscript")
     export_onnx.run(export)
     job = verify_job(component, export.outputs["onnx"], precision="fp16", weights=weights)
     run(job)
-    with pytest.raises(UserError, match=r"1 of 7 trials.*trial 6 \(calls.pt: loud, batch=2, frames=9\): y NaN or Inf"):
-        run(with_recordings(job, {"loud": {"x": loud}}))
+    error = error_of(run, with_recordings(job, {"loud": {"x": loud}}))
+    assert "1 of 7" in error.what
+    assert "trial 6 (calls.pt: loud, batch=2, frames=9): y NaN or Inf" in error.value

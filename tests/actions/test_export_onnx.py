@@ -25,6 +25,7 @@ from tests.support.folders import random_folder
 from tests.support.golden_cases import Case, golden_case, golden_names
 from tests.support.onnx_jobs import (
     EXPORTERS,
+    EXPORTERS_AND_PRECISIONS,
     QUICK_EXPORTER,
     encoder_component,
     estimator_component,
@@ -35,15 +36,6 @@ from tests.support.onnx_jobs import (
 )
 
 NAMES = golden_names("cosyvoice2", "est_L")
-EXPORTERS_AND_PRECISIONS = pytest.mark.parametrize(
-    ("exporter", "precision"),
-    [
-        ("torchscript", "fp32"),
-        ("torchscript", "fp16"),
-        ("dynamo", "fp32"),
-        pytest.param("dynamo", "fp16", marks=pytest.mark.slow),
-    ],
-)
 
 
 def outputs(path: Path, inputs: dict[str, Tensor]) -> Tensor:

@@ -16,8 +16,7 @@ from tests.support.golden_cases import golden_case, golden_names
 from tests.support.replay import replay_draws, worst
 
 FAMILY = "cosyvoice1"
-# The workflow tests compare the default exporter, dynamo, with the recorded cases.
-EXPORTERS = pytest.mark.parametrize("dynamo", [False], ids=["torchscript"])
+# Files are exported by torchscript, the quicker exporter; tests of the workflow compare those of the default exporter.
 
 
 @cache
@@ -75,10 +74,8 @@ def test_estimator_gives_the_recorded_velocity(name):
     assert worst(module_of("flow.decoder.estimator")(**case.inputs, **case.flags), case.outputs["y"]) <= 1e-5
 
 
-@EXPORTERS
-def test_exported_estimator_equals_eager_at_every_length_and_mask(dynamo, tmp_path):
-    estimator, path = module_of("flow.decoder.estimator"), tmp_path / "estimator.onnx"
-    exporting.export(estimator, path, dynamo=dynamo)
+def test_exported_estimator_equals_eager_at_every_length_and_mask(exports):
+    estimator, path = module_of("flow.decoder.estimator"), exporting.estimator_file(exports, FAMILY)
     differences = {
         frames: exporting.worst_at(estimator, path, exporting.estimator_inputs(frames)) for frames in exporting.LENGTHS
     }
@@ -113,10 +110,8 @@ def test_loss_and_every_gradient_are_the_recorded_ones(flow, monkeypatch):
     assert norms == pytest.approx(case.flags["grad_norms"], rel=1e-3, abs=1e-6)
 
 
-@EXPORTERS
-def test_exported_encoder_equals_eager_at_every_length(dynamo, tmp_path):
-    encoder, path = module_of("flow.encoder"), tmp_path / "encoder.onnx"
-    exporting.export_encoder(encoder, path, dynamo=dynamo)
+def test_exported_encoder_equals_eager_at_every_length(exports):
+    encoder, path = module_of("flow.encoder"), exporting.encoder_file(exports, FAMILY)
     inputs = [exporting.encoder_inputs(encoder, tokens) for tokens in exporting.LENGTHS]
     assert max(exporting.worst_at(encoder, path, each) for each in inputs) <= 2e-5
 

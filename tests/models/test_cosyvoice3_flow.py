@@ -14,11 +14,12 @@ from tests.support import exporting
 from tests.support.flow_cases import loss_and_gradients, run_inference, total_norm
 from tests.support.folders import component, config_of, weights_of
 from tests.support.golden_cases import golden_case, golden_names
+from tests.support.onnx_jobs import QUICK_EXPORTER
 from tests.support.replay import worst
 
 FAMILY = "cosyvoice3"
-# The workflow tests compare the default exporter, dynamo, with the recorded cases.
-EXPORTERS = pytest.mark.parametrize("dynamo", [False], ids=["torchscript"])
+# Files are exported by torchscript, the quicker exporter; tests of the workflow compare those of the default exporter.
+STREAMING = "model.components.flow_decoder_estimator.options.streaming"
 
 
 def load(name: str) -> nn.Module:
@@ -93,21 +94,21 @@ def test_half_precision_keeps_the_rotation_exact():
     assert torch.equal(half.rotary_embed(3000), exact.rotary_embed(3000))
 
 
-@EXPORTERS
 @pytest.mark.parametrize("streaming", [False, True], ids=["full", "streaming"])
-def test_exported_estimator_equals_eager_at_every_length_and_mask(dynamo, streaming, tmp_path):
+def test_exported_estimator_equals_eager_at_every_length_and_mask(exports, streaming):
     estimator = exporting.Bound(module_of("flow.decoder.estimator"), streaming=streaming)
-    path = tmp_path / "estimator.onnx"
-    exporting.export(estimator, path, dynamo=dynamo)
+    path = exporting.estimator_file(exports, FAMILY, f"{STREAMING}={streaming}")
     differences = {
         frames: exporting.worst_at(estimator, path, exporting.estimator_inputs(frames)) for frames in exporting.LENGTHS
     }
     assert max(differences.values()) <= 5e-5, differences
 
 
-def test_estimator_exports_with_a_dynamic_batch(tmp_path):
-    estimator, path = module_of("flow.decoder.estimator"), tmp_path / "estimator.onnx"
-    exporting.export(estimator, path, dynamo=True, dynamic_batch=True)
+@QUICK_EXPORTER
+def test_estimator_exports_with_a_dynamic_batch(exports, exporter):
+    words = ("onnx.dynamic_batch=true", "model.axes.batch.max=8")
+    estimator = module_of("flow.decoder.estimator")
+    path = exporting.estimator_file(exports, FAMILY, *words, exporter=exporter)
     assert exporting.worst_at(estimator, path, exporting.estimator_inputs(23, batch=6)) <= 5e-5
 
 
@@ -157,6 +158,7 @@ def test_an_estimator_without_a_speaker_width_ignores_the_speaker():
     assert torch.equal(estimator(**inputs), estimator(**{**inputs, "spks": inputs["spks"] + 1}))
 
 
+@pytest.mark.slow
 def test_the_speaker_stays_an_input_of_an_exported_estimator_that_ignores_it(tmp_path):
     estimator, path = small_estimator(long_skip_connection=True), tmp_path / "estimator.onnx"
     exporting.export(estimator, path, dynamo=True)

@@ -9,10 +9,10 @@ import torch
 from onnx import TensorProto, helper
 from torch import Tensor, nn
 
-from tasks.errors import UserError
 from tasks.runtimes import torchscript as torchscript_module
 from tasks.runtimes.eager import PyTorchModule
 from tasks.runtimes.onnxruntime_ import session as onnxruntime_session
+from tests.support.errors import error_of
 
 
 class Sum(nn.Module):
@@ -49,8 +49,8 @@ def test_torchscript_file_runs_by_input_names(tmp_path):
 
 def test_file_that_is_not_torchscript_is_a_clear_error(tmp_path):
     (tmp_path / "sum.zip").write_bytes(b"PK nonsense")
-    with pytest.raises(UserError, match=r"sum\.zip.*not a TorchScript file"):
-        torchscript_module.open_artifact(tmp_path / "sum.zip", device="cpu", threads=1)
+    error = error_of(torchscript_module.open_artifact, tmp_path / "sum.zip", device="cpu", threads=1)
+    assert error.where == str(tmp_path / "sum.zip")
 
 
 def test_onnx_file_runs_and_tells_provider_and_fixed_sizes(onnx_file):
@@ -84,8 +84,9 @@ class FellBack:
 
 def test_silent_fall_back_from_cuda_is_an_error(onnx_file, monkeypatch):
     monkeypatch.setattr(onnxruntime, "InferenceSession", FellBack)
-    with pytest.raises(UserError, match=r"fell back.*CPUExecutionProvider.*verify\.device=cpu"):
-        onnxruntime_session.open_artifact(onnx_file, device="cuda")
+    error = error_of(onnxruntime_session.open_artifact, onnx_file, device="cuda")
+    assert error.value == "CPUExecutionProvider"
+    assert "verify.device=cpu" in error.remedy
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -93,5 +94,6 @@ def test_silent_fall_back_from_cuda_is_an_error(onnx_file, monkeypatch):
 def test_cuda_asked_for_without_a_gpu_is_an_error(onnx_file, tmp_path, runtime):
     torch.jit.script(Sum()).save(tmp_path / "sum.zip")
     path = onnx_file if runtime is onnxruntime_session else tmp_path / "sum.zip"
-    with pytest.raises(UserError, match="CUDA was asked for"):
-        runtime.open_artifact(path, device="cuda", threads=1)
+    error = error_of(runtime.open_artifact, path, device="cuda", threads=1)
+    assert error.where == str(path)
+    assert "verify.device=cpu" in error.remedy

@@ -1,4 +1,4 @@
-"""Exports small modules with both PyTorch exporters and compares them with eager mode at other lengths."""
+"""Exports modules with both PyTorch exporters and compares them with eager mode at other lengths."""
 
 import logging
 import warnings
@@ -10,7 +10,9 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
+from tests.support.exports import Exports
 from tests.support.replay import worst
+from tests.support.steps import ESTIMATOR, job_of, steps_of
 
 INPUTS = ("x", "mask", "mu", "t", "spks", "cond")
 FRAMEWISE = ("x", "mask", "mu", "cond")
@@ -34,6 +36,17 @@ def estimator_inputs(frames: int, *, batch: int = 2) -> dict[str, Tensor]:
     return dict(zip(INPUTS, (*values, draw(batch, 80, frames)), strict=True))
 
 
+def estimator_file(exports: Exports, family: str, *words: str, exporter: str = "torchscript") -> Path:
+    """The recorded estimator as the workflow exports it."""
+    step = steps_of(family, ESTIMATOR, f"onnx.exporter={exporter}", *words)["export_onnx"]
+    return exports(job_of(step))
+
+
+def encoder_file(exports: Exports, family: str) -> Path:
+    """The recorded encoder as the workflow exports it, by the quicker exporter."""
+    return exports(job_of(steps_of(family, "flow.encoder", "onnx.exporter=torchscript")["export_onnx"]))
+
+
 class Bound(nn.Module):
     """A module with fixed flags, as in an export."""
 
@@ -45,10 +58,11 @@ class Bound(nn.Module):
         return self.module(*inputs, **self.flags)
 
 
-def export(module: nn.Module, path: Path, *, dynamo: bool, dynamic_batch: bool = False) -> onnx.ModelProto:
+def export(module: nn.Module, path: Path, *, dynamo: bool) -> onnx.ModelProto:
     """Export an estimator with a dynamic number of frames."""
     axes = {name: {2: "frames"} for name in (*FRAMEWISE, "estimator_out")}
-    shapes = _dynamic_shapes(dynamic_batch)
+    frames = torch.export.Dim("frames", min=4, max=3000)
+    shapes: Shapes = {name: {2: frames} if name in FRAMEWISE else {} for name in INPUTS}
     return _export(module, estimator_inputs(16), path, axes=axes, shapes=shapes if dynamo else None)
 
 
@@ -90,12 +104,3 @@ def _export(
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         torch.onnx.export(module, tuple(inputs.values()), str(path), opset_version=18, **names, **options)
     return onnx.load(path)
-
-
-def _dynamic_shapes(dynamic_batch: bool) -> Shapes:
-    frames = torch.export.Dim("frames", min=4, max=3000)
-    shapes: Shapes = {name: {2: frames} if name in FRAMEWISE else {} for name in INPUTS}
-    if dynamic_batch:
-        batch = torch.export.Dim("batch", min=2, max=64)
-        shapes = {name: {0: batch, **axes} for name, axes in shapes.items()}
-    return shapes

@@ -15,6 +15,8 @@ from tests.support.made_once import made_once
 
 __all__ = ["Exports", "exports"]
 
+FILE = "exported.onnx"
+
 
 class Exports:
     """Runs export jobs, each once for all processes that run tests.
@@ -29,13 +31,12 @@ class Exports:
         """The file that the job would write."""
         contents = {role: sha256(path) for role, path in job.inputs.items()}
         key = hashlib.sha256(json.dumps([contents, job.params], sort_keys=True).encode()).hexdigest()[:16]
-        name = job.outputs["onnx"].name
 
         def make(root: Path) -> None:
-            facts: dict[str, Any] = action.run(replace(job, outputs={"onnx": root / name}))
+            facts: dict[str, Any] = action.run(replace(job, outputs={"onnx": root / FILE}))
             (root / "facts.json").write_text(json.dumps(facts))
 
-        return made_once(self._factory, f"export-{key}", make) / name
+        return made_once(self._factory, f"export-{key}", make) / FILE
 
     def facts(self, job: Job) -> dict[str, Any]:
         """What the action returned."""

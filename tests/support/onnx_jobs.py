@@ -17,6 +17,15 @@ from tests.support.steps import ESTIMATOR, job_of, steps_of
 EXPORTERS = pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
 # Dynamo takes some times longer: by default only where the exporter itself is what a test is about.
 QUICK_EXPORTER = pytest.mark.parametrize("exporter", ["torchscript", pytest.param("dynamo", marks=pytest.mark.slow)])
+EXPORTERS_AND_PRECISIONS = pytest.mark.parametrize(
+    ("exporter", "precision"),
+    [
+        ("torchscript", "fp32"),
+        ("torchscript", "fp16"),
+        ("dynamo", "fp32"),
+        pytest.param("dynamo", "fp16", marks=pytest.mark.slow),
+    ],
+)
 
 
 @cache
