@@ -81,7 +81,7 @@ def _load_one(overrides: list[str]) -> tuple[list[str], schema.Config | None]:
 
 
 def _without_effect(key: str) -> str:
-    """Why setting a key that Hydra knows would not do what it says, or an empty string."""
+    """Why setting a key that Hydra knows would have no effect; empty where it has one."""
     if key == "precision.name":
         return "set by the group; set precision=NAME"
     return "Hydra's own settings have no effect here" if key.partition(".")[0] == "hydra" else ""

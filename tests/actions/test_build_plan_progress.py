@@ -95,7 +95,7 @@ def test_progress_is_shown_where_a_step_shows_its_own_and_not_in_its_log(tmp_pat
     monkeypatch.setattr("tasks.actions.build_plan.progress.LOG_EVERY_SECONDS", 0.0)
     monkeypatch.setattr("tasks.progress._stream", where())
     build(Machine(), plan_job(tmp_path))
-    assert shown in progress.stream().getvalue()
+    assert shown in progress.output().getvalue()
     assert capfd.readouterr().err == ""
 
 
