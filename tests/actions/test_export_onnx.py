@@ -64,16 +64,6 @@ def test_file_has_the_opset_asked_for(exported, exporter, opset):
     assert [entry.version for entry in model.opset_import if not entry.domain] == [opset]
 
 
-@pytest.mark.parametrize(
-    ("exporter", "opset", "remedy"),
-    [("dynamo", 17, "onnx.exporter=torchscript"), ("torchscript", 21, "onnx.exporter=dynamo")],
-)
-def test_opset_beyond_the_exporter_is_refused_and_the_other_exporter_named(tmp_path, exporter, opset, remedy):
-    with pytest.raises(UserError, match=remedy):
-        run(export_job(estimator_component(), tmp_path, exporter=exporter, opset=opset))
-    assert list(tmp_path.iterdir()) == []
-
-
 @EXPORTERS
 def test_file_has_the_published_names_and_the_declared_axis(exported, exporter):
     model = onnx.load(exported(exporter=exporter))

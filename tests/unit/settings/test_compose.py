@@ -66,6 +66,7 @@ def test_an_unknown_model_is_refused_with_the_known_ones() -> None:
         ("onnx.opset=abc", "could not be converted to Integer"),
         ("onnx.exporter=tracing", "tracing"),
         ("onnx={exporter: dynamo, opset: 17}", "Set onnx.exporter=torchscript"),
+        ("onnx={exporter: torchscript, opset: 21}", "Set onnx.exporter=dynamo"),
         ("average.num=0", "average.num=0: out of range"),
         ("verify.trials=0", "verify.trials=0: out of range"),
         ("train.lr=-1", "train.lr=-1"),
