@@ -20,7 +20,7 @@ class Trainer:
         self.batches = batches
         self.settings = settings
         self.optimizer = torch.optim.Adam(module.parameters(), lr=settings["lr"])
-        self.schedule = LambdaLR(self.optimizer, _warmup(settings["warmup_steps"]))
+        self.schedule = LambdaLR(self.optimizer, warmup(settings["warmup_steps"]))
         self.steps = 0
 
     def train(self, epoch: int) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def seed_draws(*purpose: object) -> int:
     return seed
 
 
-def _warmup(steps: int) -> Callable[[int], float]:
+def warmup(steps: int) -> Callable[[int], float]:
     """The original `warmuplr` as a factor of lr: linear for `steps` steps, then falling with their square root."""
     warm = max(steps, 1)
     return lambda done: warm**0.5 * min((done + 1) ** -0.5, (done + 1) * warm**-1.5)
