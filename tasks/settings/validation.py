@@ -31,7 +31,8 @@ def problems(config: Config) -> list[str]:
 def _model_problems(config: Config) -> Iterator[str]:
     model = config.model
     if not FOLDER_NAME.fullmatch(model.name):
-        yield f"model.name={model.name}: must be a folder name of letters, digits, _, - and ., which does not start with - or ."
+        rule = "letters, digits, _, - and ., of which the last two are not in front"
+        yield f"model.name={model.name}: must be a folder name: {rule}"
     for part in model.checkpoints.keys() - model.parts.keys():
         yield f"model.checkpoints.{part}: no such part; the model has {', '.join(model.parts)}"
 
