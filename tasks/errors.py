@@ -1,9 +1,11 @@
-"""The errors a user can mend: each says what is wrong, where, which value, and what to do about it.
+"""The errors a user can fix: each states what is wrong, where, which value, and what to do about it.
 
 Anything else is a bug and keeps its traceback.
 """
 
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 
 class UserError(Exception):
@@ -38,3 +40,28 @@ class ConfigError(UserError):
         self.problems = problems
         text = problems[0] if len(problems) == 1 else "\n  ".join([f"{len(problems)} problems:", *problems])
         Exception.__init__(self, text)
+
+
+def reason(error: BaseException) -> str:
+    """The first line of an exception's message; the name of its class if it has none."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def require_library(name: str, *, extra: str, why: str) -> Any:
+    """Import an optional library.
+
+    Args:
+        name: of the module, ``transformers``.
+        extra: of this project's distribution that installs it, ``llm``.
+        why: what needs it, as a clause: ``the text tokenizers of CosyVoice 2 and 3 are read by it``.
+
+    Raises:
+        UserError: it is not installed; names the command that installs it.
+    """
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != name.partition(".")[0]:
+            raise  # the library is there and lacks something itself
+        remedy = f"Install it: pip install 'voxkiln[{extra}]'"
+        raise UserError(f"is not installed: {why}", where=name, remedy=remedy) from error

@@ -1,4 +1,4 @@
-"""Where everything lives under the artifacts folder; nothing else builds a path there.
+"""Where everything is stored under the artifacts folder; nothing else builds a path there.
 
 The names are those CosyVoice's own loader looks for, so that a folder of artifacts drops into a deployment.
 """
@@ -51,7 +51,7 @@ class ArtifactPaths:
 
 
 def failed_report(artifact: Path) -> Path:
-    """Where the report of a verification that failed lies: the report proper is only written if it passes."""
+    """Where the report of a failed verification is kept: the report proper is only written if it passes."""
     return artifact.with_name(f"{artifact.name}.failed-verification.json")
 
 
@@ -67,8 +67,16 @@ def lock_path(root: Path, step: str) -> Path:
     return state_folder(root) / "locks" / f"{file_safe(step)}.lock"
 
 
-def order_path(root: Path, step: str) -> Path:
-    return state_folder(root) / "orders" / f"{file_safe(step)}.json"
+def request_path(root: Path, step: str) -> Path:
+    return state_folder(root) / "requests" / f"{file_safe(step)}.json"
+
+
+def log_path(root: Path, step: str) -> Path:
+    return state_folder(root) / "logs" / f"{file_safe(step)}.log"
+
+
+def digest_memo(root: Path) -> Path:
+    return state_folder(root) / "digests.json"
 
 
 def file_safe(name: str) -> str:

@@ -1,6 +1,7 @@
-"""Settings as plain JSON values, for keys, receipts and jobs."""
+"""Settings as plain JSON values, for keys, receipts and jobs; the small JSON files that hold them."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from enum import Enum
@@ -32,9 +33,20 @@ def flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """What a file of our own holds; nothing if it is not there or damaged: a run was killed while it wrote, say."""
+    """What a file of our own contains; nothing if it is missing or damaged, because a run was killed for example."""
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write `text` so that a reader sees the old file or the new one, also after a power cut."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

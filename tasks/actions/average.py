@@ -36,7 +36,7 @@ def run(job: Job) -> dict[str, Any]:
     averaged = average(members)
     save_checkpoint(averaged, job.outputs["averaged"])
     return {
-        "best_first": [_told(checkpoint) for checkpoint in chosen],
+        "best_first": [_summary(checkpoint) for checkpoint in chosen],
         "diverged": [checkpoint.name for checkpoint in candidates if checkpoint.diverged],
         "tensors": len(averaged),
         "kept_from_best": [name for name, tensor in averaged.items() if not _is_averaged(tensor)],
@@ -47,7 +47,7 @@ def average(members: Sequence[Path]) -> dict[str, Tensor]:
     """The mean of each floating-point tensor over checkpoint files, in its own dtype; the best member comes first.
 
     Sums run in fp32 (fp64 for fp64 tensors) in the order of `members`, then one true division: for fp32 weights bit for
-    bit what the published script computes. Integer and bool tensors are no quantities to average (counters, index
+    bit what the original script computes. Integer and bool tensors are no quantities to average (counters, index
     tables): they are the best member's. Tensors that are tied in every member stay tied.
     """
     _require_alike(members)
@@ -65,7 +65,7 @@ def average(members: Sequence[Path]) -> dict[str, Tensor]:
     return result
 
 
-def _told(checkpoint: Checkpoint) -> dict[str, Any]:
+def _summary(checkpoint: Checkpoint) -> dict[str, Any]:
     return {
         "file": checkpoint.weights.name,
         "loss": checkpoint.loss,
@@ -126,7 +126,7 @@ def _place(tensor: Tensor) -> tuple[Any, ...]:
 
 
 def _sums(names: list[str], members: Sequence[Path]) -> dict[str, Tensor]:
-    """Sums over members, each file opened anew: only closing it gives its pages back."""
+    """Sums over members. Each file is opened for one group: only closing it frees the pages that were read."""
     best = open_checkpoint(members[0])
     sums = {name: _wide(best[name]) for name in names}
     del best
@@ -140,8 +140,8 @@ def _sums(names: list[str], members: Sequence[Path]) -> dict[str, Tensor]:
 
 def _wide(tensor: Tensor) -> Tensor:
     """A copy that can take up a sum: half-precision in fp32, everything else in its own dtype."""
-    narrow = tensor.is_floating_point() and tensor.dtype.itemsize < 4
-    return tensor.to(torch.float32 if narrow else tensor.dtype, copy=True)
+    short = tensor.is_floating_point() and tensor.dtype.itemsize < 4
+    return tensor.to(torch.float32 if short else tensor.dtype, copy=True)
 
 
 def _mean(name: str, total: Tensor, members: Sequence[Path]) -> Tensor:
@@ -154,10 +154,10 @@ def _mean(name: str, total: Tensor, members: Sequence[Path]) -> Tensor:
 
 
 def _not_finite(name: str, members: Sequence[Path]) -> UserError:
-    guilty = [m for m in members if not torch.isfinite(open_checkpoint(m)[name]).all()]
+    broken = [m for m in members if not torch.isfinite(open_checkpoint(m)[name]).all()]
     return UserError(
-        "holds NaN or infinite weights" if guilty else "weights are too large to add up",
-        where=guilty[0] if guilty else members[0].parent,
+        "holds NaN or infinite weights" if broken else "weights are too large to add up",
+        where=broken[0] if broken else members[0].parent,
         value=name,
         remedy="Delete this checkpoint and its sidecar: the training had diverged",
     )

@@ -2,14 +2,15 @@
 
 import json
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
 
+from tasks.actions.original import load_original
 from tasks.errors import UserError
 from tasks.job import Job
+from tasks.settings.component import ComponentSpec
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -19,19 +20,17 @@ def run(job: Job) -> dict[str, Any]:
         config, weights: of the model; ``config.json`` and ``generation_config.json`` of its text model.
 
     Params:
-        component: declaration with `name` and `loader`, whose module is a ``ServedLM``.
+        component: a `ComponentSpec` whose module is a ``VllmExportable``.
 
     Raises:
         UserError: a configuration that is no JSON object; whatever the loader raises.
     """
     config, generation = (_read(job.inputs[name]) for name in ("config.json", "generation_config.json"))
-    component = job.params["component"]
-    load = import_module(component["loader"]).load_component
-    model = load(component, config=job.inputs["config"], weights=job.inputs["weights"])
-    served = model.served_config(config)
-    tensors = model.served_tensors()
+    model = load_original(job, ComponentSpec.from_params(job.params["component"]))
+    served = model.vllm_config(config)
+    tensors = model.vllm_tensors()
     _write(job.outputs["config.json"], served)
-    _write(job.outputs["generation_config.json"], model.served_generation(generation))
+    _write(job.outputs["generation_config.json"], model.vllm_generation_config(generation))
     save_file(tensors, job.outputs["model.safetensors"], metadata={"format": "pt"})
     job.outputs["model.safetensors"].chmod(job.outputs["config.json"].stat().st_mode)  # the library leaves it private
     return {

@@ -1,6 +1,5 @@
-"""Records inputs that a component really gets, for verification to try beside the made-up ones."""
+"""Records inputs of a component during the model's own inference, for verification to try beside generated ones."""
 
-from importlib import import_module
 from typing import Any
 
 from torch import Tensor
@@ -8,14 +7,16 @@ from torch import Tensor
 from tasks.errors import UserError
 from tasks.job import Job
 from tasks.models.loading.checkpoint_file import save_checkpoint
+from tasks.objects import load_object
+from tasks.settings.component import ComponentSpec
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Let the model of `config` and `weights` run; write `recorded`, tensors named ``CALL/INPUT``.
+    """Run the model of `config` and `weights`; write `recorded`, tensors named ``CALL/INPUT``.
 
     Params:
-        component: declaration with `name`, `part` and `inputs`.
-        recorder: module with ``record(component, *, config, weights)``.
+        component: a `ComponentSpec`.
+        recorder: ``module:function``, called as ``recorder(component, config=Path, weights=Path)``.
 
     Returns:
         The calls, each with the shapes of its inputs.
@@ -23,21 +24,21 @@ def run(job: Job) -> dict[str, Any]:
     Raises:
         UserError: the model cannot be built, or feeds its own component NaN or Inf.
     """
-    calls = import_module(job.params["recorder"]).record(
-        job.params["component"], config=job.inputs["config"], weights=job.inputs["weights"]
-    )
+    component = ComponentSpec.from_params(job.params["component"])
+    record = load_object(job.params["recorder"])
+    calls = record(component, config=job.inputs["config"], weights=job.inputs["weights"])
     tensors = {f"{call}/{name}": tensor for call, inputs in calls.items() for name, tensor in inputs.items()}
-    _require_finite(tensors, job)
+    _require_finite(tensors, component, job)
     save_checkpoint(tensors, job.outputs["recorded"])
     return {"calls": {call: {name: list(x.shape) for name, x in inputs.items()} for call, inputs in calls.items()}}
 
 
-def _require_finite(tensors: dict[str, Tensor], job: Job) -> None:
+def _require_finite(tensors: dict[str, Tensor], component: ComponentSpec, job: Job) -> None:
     broken = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
     if broken:
         raise UserError(
-            f"the original model itself feeds {job.params['component']['name']} NaN or Inf while it speaks",
+            f"in the original model itself inputs of {component.name} are NaN or Inf",
             where=job.inputs["weights"],
             value=broken[0],
-            remedy="Look at its training; to verify without its own inputs, verify.real_inputs=off",
+            remedy="Check its training; to verify without recorded inputs, set verify.real_inputs=false",
         )

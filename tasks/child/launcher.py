@@ -1,4 +1,4 @@
-"""Starts the child processes that do the work.
+"""Launches the child processes that do the work.
 
 A warm server that has imported torch once forks one child for each step, before any CUDA call: the steps stay apart
 (memory, crashes, CUDA) without paying for the import each time. The standard library's forkserver is that server.
@@ -13,38 +13,43 @@ import threading
 from functools import cache
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 from filelock import FileLock, Timeout
 
 from tasks import progress
-from tasks.child.request import Order, Outcome
+from tasks.child.outcome import Outcome
+from tasks.child.request import Request
 
 INTERRUPT_PATIENCE_SECONDS = 10.0  # for a child to clean up after itself
 
 
-def run_in_child(order: Order) -> Outcome:
-    """Carry out an order in a child process and wait for it.
+def run_in_child(file: Path) -> Outcome:
+    """Execute the request in a file in a child process and wait for it.
 
     Raises:
-        KeyboardInterrupt: after the child has cleaned up and ended.
+        KeyboardInterrupt: after the child has ended and what it had half-written is removed.
     """
+    request = Request.read(file)
     ours, theirs = _context().Pipe(duplex=False)
-    child = _context().Process(target=_child, args=(order.to_json(), theirs), name=order.job.step)  # type: ignore[attr-defined]
+    child = _context().Process(target=_child, args=(str(file), theirs), name=request.job.step)  # type: ignore[attr-defined]
     child.start()
     theirs.close()
     try:
-        outcome = Outcome(**ours.recv())
+        outcome = Outcome.from_plain(ours.recv())
     except EOFError:
         child.join()
-        outcome = Outcome("failed", _death_message(order, child.exitcode))
-        _clear_after_death(order)
+        outcome = Outcome("failed", _death_message(request, child.exitcode))
+        _clear_after_death(request)
     except KeyboardInterrupt:
         child.join(INTERRUPT_PATIENCE_SECONDS / 2)  # Ctrl-C on a terminal reaches the child, too
         child.terminate()
         child.join(INTERRUPT_PATIENCE_SECONDS / 2)
         child.kill()
+        child.join()
+        _clear_after_death(request)
         raise
     finally:
         ours.close()
@@ -63,16 +68,16 @@ def _context() -> BaseContext:
     return context
 
 
-def _child(order_json: str, answer: Connection) -> None:
-    """Entry of the child: library chatter goes to the log, progress to the terminal, the outcome up the pipe."""
-    from tasks.child.worker import run_order  # what a parent with nothing to do need not import
+def _child(file: str, answer: Connection) -> None:
+    """Entry of the child: library output goes to the log, progress to the terminal, the outcome up the pipe."""
+    from tasks.child.worker import execute  # what a parent with nothing to do need not import
 
-    order = Order.from_json(order_json)
+    request = Request.read(Path(file))
     signal.signal(signal.SIGTERM, _exit)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     with contextlib.suppress(KeyboardInterrupt):
-        _redirect_to_log(order)
-        answer.send(run_order(order).to_plain())
+        _redirect_to_log(request)
+        answer.send(execute(request).to_plain())
 
 
 def _exit(_signal: int, _frame: FrameType | None) -> NoReturn:
@@ -87,11 +92,11 @@ def _die_with_parent() -> None:
         os._exit(1)
 
 
-def _redirect_to_log(order: Order) -> None:
+def _redirect_to_log(request: Request) -> None:
     terminal = os.fdopen(os.dup(2), "w", buffering=1)
     progress.use(terminal)
-    order.log.parent.mkdir(parents=True, exist_ok=True)
-    log = os.open(order.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    request.log.parent.mkdir(parents=True, exist_ok=True)
+    log = os.open(request.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     sys.stdout.flush()
     sys.stderr.flush()
     os.dup2(log, 1)
@@ -99,18 +104,19 @@ def _redirect_to_log(order: Order) -> None:
     os.close(log)
 
 
-def _clear_after_death(order: Order) -> None:
-    with contextlib.suppress(Timeout), FileLock(order.lock, timeout=0):  # held: another run is at it already
-        order.clear_workdir()
+def _clear_after_death(request: Request) -> None:
+    with contextlib.suppress(Timeout), FileLock(request.lock, timeout=0):  # held: another run is at it already
+        request.clear_workdir()
 
 
-def _death_message(order: Order, exitcode: int | None) -> str:
-    from tasks.child.worker import WRITE_FAILED, disk_message
+def _death_message(request: Request, exitcode: int | None) -> str:
+    from tasks.child.disk import WRITE_FAILED, disk_message
 
-    if order.log.is_file() and any(phrase in order.log.read_text(errors="replace") for phrase in WRITE_FAILED):
-        return disk_message(order.receipt.parent, "PyTorch could not write its file and gave up")
+    log = request.log
+    if log.is_file() and any(phrase in log.read_text(errors="replace") for phrase in WRITE_FAILED):
+        return disk_message(request.receipt.parent, "PyTorch could not write its file and gave up")
     if exitcode is not None and exitcode < 0:
         name = signal.Signals(-exitcode).name
         hint = " The system may have run out of memory." if name == "SIGKILL" else ""
-        return f"the process of this step was ended by {name}.{hint} What its libraries printed: {order.log}"
-    return f"the process of this step ended with exit code {exitcode}. What its libraries printed: {order.log}"
+        return f"the process of this step was ended by {name}.{hint} What its libraries printed: {log}"
+    return f"the process of this step ended with exit code {exitcode}. What its libraries printed: {log}"

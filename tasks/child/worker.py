@@ -1,15 +1,12 @@
-"""Runs one order in a process of its own: lock, receipt check, action, proof of the outputs, receipt.
+"""Executes one request in a process of its own: lock, receipt check, action, proof of the outputs, receipt.
 
-By hand: python -m tasks.child.worker artifacts/.voxkiln/orders/STEP.json
+By hand: python -m tasks.child.worker artifacts/.voxkiln/requests/STEP.json
 """
 
 import contextlib
-import errno
-import importlib
 import os
 import platform
 import resource
-import shutil
 import sys
 import time
 import traceback
@@ -21,53 +18,50 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from tasks import progress
-from tasks.child.request import Order, Outcome
+from tasks.child.disk import disk_error_message, is_disk_error
+from tasks.child.outcome import Outcome, Written
+from tasks.child.request import Request
 from tasks.errors import UserError
-from tasks.freshness.decide import damage, library_version
+from tasks.freshness.code import code_digests, used_modules
+from tasks.freshness.decide import library_version, staleness
 from tasks.freshness.digests import Digests, sha256
-from tasks.freshness.receipt import Receipt
-from tasks.job import Job
+from tasks.freshness.receipt import Ingredients, Receipt
+from tasks.objects import load_object, loaded_modules
 
-# What the operating system says when the user's disk or permissions are at fault, not the code.
-DISK_TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO}
-
-
-# How PyTorch's writer words the same, in an error or when it aborts the process.
-WRITE_FAILED = ("PytorchStreamWriter failed", "file write failed", "unexpected pos")
+MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024  # unit of ru_maxrss
 
 
 def main(arguments: list[str]) -> int:
-    """Run the order in the file named on the command line; exit code 0, 1 (mendable) or 2 (bug)."""
-    outcome = run_order(Order.from_json(Path(arguments[0]).read_text()))
-    print(
-        outcome.message or f"{outcome.status} in {outcome.seconds:.1f} s", file=sys.stdout if outcome.ok else sys.stderr
-    )
+    """Execute the request in the file named on the command line; exit code 0, 1 (the user can fix it) or 2 (bug)."""
+    outcome = execute(Request.read(Path(arguments[0])))
+    text = outcome.message or f"{outcome.status} in {outcome.seconds:.1f} s"
+    print(text, file=sys.stdout if outcome.ok else sys.stderr)
     return {"built": 0, "reused": 0, "failed": 1}.get(outcome.status, 2)
 
 
-def run_order(order: Order) -> Outcome:
-    """Carry out an order; every way it can end is an outcome, except being interrupted."""
+def execute(request: Request) -> Outcome:
+    """Execute a request; every way it can end is an outcome, except being interrupted."""
     try:
-        with _locked(order):
-            if not order.force and _is_done(order):
+        with _locked(request):
+            if not request.always and _is_done(request):
                 return Outcome("reused")
-            return _build(order)
+            return _build(request)
     except UserError as error:
         return Outcome("failed", str(error))
     except Exception as error:
-        if _is_disk_trouble(error, order):
-            return Outcome("failed", _disk_message(order, error))
+        if is_disk_error(error, request.receipt.parent):
+            return Outcome("failed", disk_error_message(error, request.receipt.parent))
         return Outcome("crashed", traceback.format_exc())
 
 
 @contextlib.contextmanager
-def _locked(order: Order) -> Iterator[None]:
-    order.lock.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(order.lock)
+def _locked(request: Request) -> Iterator[None]:
+    request.lock.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(request.lock)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        progress.say(f"waiting for another run that is building {order.job.step}")
+        progress.report(f"waiting for another run that is building {request.job.step}")
         lock.acquire()
     try:
         yield
@@ -75,67 +69,78 @@ def _locked(order: Order) -> Iterator[None]:
         lock.release()
 
 
-def _is_done(order: Order) -> bool:
-    """True if the outputs are already what this order would make: another run was faster."""
-    receipt = Receipt.read(order.receipt)
-    if receipt is None or receipt.ingredients.key != order.ingredients.key:
+def _is_done(request: Request) -> bool:
+    """True if the outputs are already what this request would make: another run was faster."""
+    receipt = Receipt.read(request.receipt)
+    if receipt is None:
         return False
-    return not damage(receipt, order.receipt.parent, Digests(order.memo))
+    digests = Digests(request.memo)
+    now = replace(request.ingredients, code=code_digests(receipt.ingredients.code, digests))
+    return not staleness(receipt, now, request.receipt.parent, digests)
 
 
-def _build(order: Order) -> Outcome:
+def _build(request: Request) -> Outcome:
     started = time.monotonic()
-    order.clear_workdir()  # what a killed run left there
-    workdir = order.workdir
-    workdir.mkdir(parents=True)
+    request.clear_workdir()  # what a killed run left there
+    request.workdir.mkdir(parents=True)
     try:
-        facts = _act(order.job, workdir, order.receipt.parent)
-        outputs = _proven(order.job, workdir, order.receipt.parent)
-        run = _run_facts(order, time.monotonic() - started)
-        _put_in_place(order, workdir, outputs)
-        Receipt(order.job.step, order.ingredients, outputs, facts, run).write(order.receipt)
+        results, ingredients = _act(request)
+        outputs = _proven(request)
+        execution = _execution(request, time.monotonic() - started)
+        _put_in_place(request, outputs)
+        listed = {name: {"sha256": output.sha256, "size": output.size} for name, output in outputs.items()}
+        Receipt(request.job.step, ingredients, listed, results, execution).write(request.receipt)
     finally:
-        order.clear_workdir()
-    size = sum(output["size"] for output in outputs.values())
-    return Outcome("built", seconds=run["seconds"], peak_memory=run["peak_memory"], size=size)
+        request.clear_workdir()
+    return Outcome("built", seconds=execution["seconds"], peak_memory=execution["peak_memory"], outputs=outputs)
 
 
-def _act(job: Job, workdir: Path, folder: Path) -> dict[str, Any]:
-    module, _, function = job.action.partition(":")
-    os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # as tasks.machine.gpus names them; by default CUDA sorts by speed
+def _act(request: Request) -> tuple[dict[str, Any], Ingredients]:
+    """Run the action in the private folder; what it reports, and the key's ingredients with the code that it used."""
+    job, started, before = request.job, time.time(), set(sys.modules)
+    os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # as tasks.machine names them; by default CUDA sorts by speed
+    action = load_object(job.action)
     _use_threads(job.threads)
-    private = {role: workdir / path.relative_to(folder) for role, path in job.outputs.items()}
+    results: dict[str, Any] = action(replace(job, outputs=_private(request)))
+    digests = Digests(request.memo)
+    used = used_modules(job.action, before=before, named=loaded_modules(), digests=digests)
+    return results, replace(request.ingredients, code=code_digests(used, digests, newest=started))
+
+
+def _private(request: Request) -> dict[str, Path]:
+    """The job's outputs under their names in the private folder."""
+    private = {
+        role: request.workdir / path.relative_to(request.receipt.parent) for role, path in request.job.outputs.items()
+    }
     for path in private.values():
         path.parent.mkdir(parents=True, exist_ok=True)
-    inside = replace(job, outputs=private)
-    facts: dict[str, Any] = getattr(importlib.import_module(module), function)(inside)
-    return facts
+    return private
 
 
 def _use_threads(threads: int) -> None:
     os.environ["OMP_NUM_THREADS"] = str(threads)
-    import torch  # every action needs it, and it must be told before it starts its pool
+    if torch := sys.modules.get("torch"):  # the action has imported it, or the warm server has
+        torch.set_num_threads(threads)
 
-    torch.set_num_threads(threads)
 
-
-def _proven(job: Job, workdir: Path, folder: Path) -> dict[str, dict[str, Any]]:
+def _proven(request: Request) -> dict[str, Written]:
     """Digests and sizes of everything the action left, after it has reached the disk."""
-    missing = [path.name for path in job.outputs.values() if not (workdir / path.relative_to(folder)).is_file()]
+    missing = [path.name for path in _private(request).values() if not path.is_file()]
     if missing:
-        raise RuntimeError(f"{job.action} returned without writing {', '.join(missing)}")
+        raise RuntimeError(f"{request.job.action} returned without writing {', '.join(missing)}")
     outputs = {}
-    for path in sorted(path for path in workdir.rglob("*") if path.is_file()):
+    for path in sorted(path for path in request.workdir.rglob("*") if path.is_file()):
         with path.open("rb") as file:
             os.fsync(file.fileno())
-        outputs[str(path.relative_to(workdir))] = {"sha256": sha256(path), "size": path.stat().st_size}
+        stat = path.stat()
+        outputs[str(path.relative_to(request.workdir))] = Written(sha256(path), stat.st_size, stat.st_mtime_ns)
     return outputs
 
 
-def _put_in_place(order: Order, workdir: Path, outputs: dict[str, dict[str, Any]]) -> None:
-    folder = order.receipt.parent
-    old = Receipt.read(order.receipt)
-    declared = {path.name for path in order.job.outputs.values()}
+def _put_in_place(request: Request, outputs: dict[str, Written]) -> None:
+    workdir, folder = request.workdir, request.receipt.parent
+    old = Receipt.read(request.receipt)
+    declared = {path.name for path in request.job.outputs.values()}
     names = [path.name for path in workdir.iterdir()]
     for name in sorted(names, key=lambda name: name in declared):  # side files first, the artifact that needs them last
         _replace(workdir / name, folder / name)
@@ -146,43 +151,20 @@ def _put_in_place(order: Order, workdir: Path, outputs: dict[str, dict[str, Any]
 def _replace(new: Path, place: Path) -> None:
     """A file by one rename; a folder by two, so that for a moment there is nothing, but never a mixture."""
     if place.is_dir():
-        place.rename(new.with_name(f"{new.name}.before"))  # cleared away with the private folder
+        place.rename(new.with_name(f"{new.name}.before"))  # removed with the private folder
     new.replace(place)
 
 
-def _run_facts(order: Order, seconds: float) -> dict[str, Any]:
+def _execution(request: Request, seconds: float) -> dict[str, Any]:
     return {
         "seconds": round(seconds, 3),
-        "peak_memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        "threads": order.job.threads,
-        "read": {role: str(path) for role, path in order.job.inputs.items()},
+        "peak_memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_BYTES,
+        "threads": request.job.threads,
+        "read": {role: str(path) for role, path in request.job.inputs.items()},
         "python": platform.python_version(),
         "voxkiln": library_version("voxkiln"),
         "machine": f"{platform.system()} {platform.machine()}",
     }
-
-
-def _is_disk_trouble(error: Exception, order: Order) -> bool:
-    """PyTorch's and ONNX's writers raise plain RuntimeErrors when the disk is full."""
-    if isinstance(error, OSError):
-        return error.errno in DISK_TROUBLE
-    if any(phrase in str(error) for phrase in WRITE_FAILED):
-        return True
-    return shutil.disk_usage(order.receipt.parent).free < 1 << 16
-
-
-def _disk_message(order: Order, error: Exception) -> str:
-    reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-    return disk_message(getattr(error, "filename", None) or order.receipt.parent, reason)
-
-
-def disk_message(where: Path | str, reason: str) -> str:
-    """What to tell a user whose disk does not take what is written."""
-    folder = next(path for path in (Path(where), *Path(where).absolute().parents) if path.is_dir())
-    return (
-        f"{where}: cannot write: {reason} ({shutil.disk_usage(folder).free / 1e6:,.0f} MB free). "
-        "Free space, mend the permissions, or write elsewhere: artifacts=DIR. Nothing half-written was left."
-    )
 
 
 if __name__ == "__main__":

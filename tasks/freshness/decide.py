@@ -1,4 +1,4 @@
-"""Is a step fresh, and if not, why: its receipt held against the files, settings, code and libraries of now."""
+"""Decides whether a step is fresh, by comparing its receipt with the current files, settings, code and libraries."""
 
 import json
 from collections.abc import Iterable
@@ -7,14 +7,14 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
+from tasks.freshness.code import code_digests
 from tasks.freshness.digests import Digests
 from tasks.freshness.receipt import Ingredients, Receipt, changes
 from tasks.pipeline.step import Step
 
-# Words for people and the message between processes: these never reach the bytes of an artifact.
-NOT_SHAPING = {"tasks.errors", "tasks.job", "tasks.progress"}
-
-SOURCE_ROOT = Path(__file__).resolve().parents[2]
+# Libraries that have several distributions, of which one is installed.
+DISTRIBUTIONS = {"onnxruntime": ("onnxruntime-gpu", "onnxruntime")}
+NOT_INSTALLED = "not installed"
 
 
 @dataclass(frozen=True)
@@ -32,22 +32,26 @@ class Decision:
 
 def decide(step: Step, digests: Digests) -> Decision:
     """Compare a step with its receipt. All its inputs must exist."""
-    now = ingredients(step, digests)
     receipt = Receipt.read(step.receipt)
+    now = ingredients(step, digests, modules=receipt.ingredients.code if receipt else ())
     if receipt is None:
         return Decision(step, now, (_without_receipt(step),))
-    reasons = (*changes(receipt.ingredients, now), *damage(receipt, step.receipt.parent, digests))
-    return Decision(step, now, reasons)
+    return Decision(step, now, tuple(staleness(receipt, now, step.receipt.parent, digests)))
 
 
-def ingredients(step: Step, digests: Digests) -> Ingredients:
-    """What would go into the key of `step` if it ran now."""
+def staleness(receipt: Receipt, now: Ingredients, folder: Path, digests: Digests) -> list[str]:
+    """Why outputs in `folder` are not what their step would make now; empty if they are."""
+    return [*changes(receipt.ingredients, now), *damage(receipt, folder, digests)]
+
+
+def ingredients(step: Step, digests: Digests, *, modules: Iterable[str]) -> Ingredients:
+    """What would go into the key of `step` if it ran now and used the same modules as the last time."""
     return Ingredients(
         action=step.action,
         params=json.loads(json.dumps(step.params)),  # as it will be read back from a receipt
         inputs=input_digests(step, digests),
-        code=code_digests(step.code, digests),
         libraries={name: library_version(name) for name in step.libraries},
+        code=code_digests(modules, digests),
     )
 
 
@@ -57,7 +61,7 @@ def input_digests(step: Step, digests: Digests) -> dict[str, str]:
 
 
 def damage(receipt: Receipt, folder: Path, digests: Digests) -> list[str]:
-    """What is wrong with the outputs that a receipt vouches for, in words."""
+    """What is wrong with the outputs that a receipt describes, in words."""
     return [
         problem
         for name, claimed in receipt.outputs.items()
@@ -65,40 +69,21 @@ def damage(receipt: Receipt, folder: Path, digests: Digests) -> list[str]:
     ]
 
 
-def code_digests(modules: Iterable[str], digests: Digests, *, root: Path = SOURCE_ROOT) -> dict[str, str]:
-    """Digests of the given project modules and of every project module they import, directly or not."""
-    found: dict[str, str] = {}
-    waiting = list(modules)
-    while waiting:
-        module = waiting.pop()
-        if module in NOT_SHAPING:
-            continue
-        path = _source_file(module, root)
-        if module not in found and path is not None:
-            found[module], imports = digests.of_source(path)
-            waiting += imports
-    return found
-
-
 @cache
 def library_version(name: str) -> str:
-    """Version of an installed distribution, or "not installed"."""
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "not installed"
-
-
-def _source_file(module: str, root: Path) -> Path | None:
-    """The module's file; None for what is not a module of this project (a function named in an import, say)."""
-    stem = root.joinpath(*module.split("."))
-    candidates = (stem.with_suffix(".py"), stem / "__init__.py")
-    return next((path for path in candidates if path.is_file()), None)
+    """Version of an installed library, with its distribution where it has several; "not installed" without one."""
+    for distribution in DISTRIBUTIONS.get(name, (name,)):
+        try:
+            version = metadata.version(distribution)
+        except metadata.PackageNotFoundError:
+            continue
+        return version if distribution == name else f"{version} ({distribution})"
+    return NOT_INSTALLED
 
 
 def _without_receipt(step: Step) -> str:
     if any(path.exists() for path in step.outputs.values()):
-        return "no receipt: nothing tells what this file was made from"
+        return "no receipt: it is not known what this file was made from"
     folder = step.receipt.parent
     others = sorted(path.name for path in folder.glob(step.elsewhere)) if step.elsewhere else []
     return f"not built for this machine yet; there is {', '.join(others)}" if others else "not built yet"
@@ -108,7 +93,7 @@ def _damage_of(path: Path, size: int, digest: str, digests: Digests) -> str:
     if not path.is_file():
         return f"missing: {path.name}"
     if path.stat().st_size != size:
-        return f"damaged: {path.name} has {path.stat().st_size:,} bytes, its receipt says {size:,}"
+        return f"damaged: {path.name} has {path.stat().st_size:,} bytes, its receipt has {size:,}"
     if digests.of_file(path) != digest:
-        return f"edited: {path.name} is not what its receipt says"
+        return f"edited: {path.name} is not what its receipt describes"
     return ""

@@ -9,11 +9,13 @@ import hashlib
 import json
 import threading
 import time
+from collections.abc import Callable, Iterator
+from importlib.util import resolve_name
+from os import stat_result
 from pathlib import Path
 from typing import Any, cast
 
-from tasks.freshness.receipt import write_atomically
-from tasks.plain_data import read_json_object
+from tasks.plain_data import read_json_object, write_atomically
 
 # A file written again within the clock's granularity keeps its times: digests of files this young are not remembered.
 RACY_SECONDS = 0.05
@@ -36,12 +38,22 @@ class Digests:
 
     def of_file(self, path: Path) -> str:
         """SHA-256 of a file's bytes."""
-        return cast(str, self._remembered(path, "bytes", sha256))
+        return cast(str, self._remembered(f"bytes:{path}", path, lambda: sha256(path)))
 
-    def of_source(self, path: Path) -> tuple[str, list[str]]:
-        """Digest of a Python file's code, without comments and docstrings, and the project modules it imports."""
-        digest, imports = self._remembered(path, "code", _read_source)
-        return digest, imports
+    def of_source(self, path: Path, *, package: str) -> tuple[str, set[str]]:
+        """Digest of a Python file's code, without comments and docstrings, and the modules that it may import.
+
+        Args:
+            package: what its relative imports start from.
+        """
+        digest, imports = self._remembered(f"code:{package}:{path}", path, lambda: _read_source(path, package))
+        return digest, set(imports)
+
+    def adopt(self, path: Path, digest: str, *, modified_ns: int) -> None:
+        """Remember a digest that the process which wrote a file has computed, unless the file was changed since."""
+        stat = path.stat()
+        if stat.st_mtime_ns == modified_ns:
+            self._remember(f"bytes:{path}", stat, digest)
 
     def save(self) -> None:
         """Write what was learned, if anything; failing to is no loss."""
@@ -50,43 +62,54 @@ class Digests:
                 self._changed = False
                 write_atomically(self._path, json.dumps(self._entries))
 
-    def _remembered(self, path: Path, kind: str, compute: Any) -> Any:
-        key, now = f"{kind}:{path}", time.time()
-        stat = path.stat()
-        stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+    def _remembered(self, key: str, path: Path, compute: Callable[[], Any]) -> Any:
+        now, stat = time.time(), path.stat()
         entry = self._entries.get(key)
-        if entry and entry[0] == stamp:
+        if entry and entry[0] == _stamp(stat):
             return entry[1]
-        value = compute(path)
-        with self._lock:
-            if now - stat.st_ctime > RACY_SECONDS:
-                self._entries[key] = [stamp, value]
-            else:
-                self._entries.pop(key, None)
-            self._changed = True
+        value = compute()
+        if now - stat.st_ctime > RACY_SECONDS:
+            self._remember(key, stat, value)
         return value
+
+    def _remember(self, key: str, stat: stat_result, value: Any) -> None:
+        with self._lock:
+            self._entries[key] = [_stamp(stat), value]
+            self._changed = True
+
+
+def _stamp(stat: stat_result) -> list[int]:
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
 
 
 def _read(memo: Path) -> dict[str, Any]:
     return {key: entry for key, entry in read_json_object(memo).items() if isinstance(entry, list) and len(entry) == 2}
 
 
-def _read_source(path: Path) -> tuple[str, list[str]]:
-    tree = ast.parse(path.read_text(), str(path))
-    imports = sorted(set(_imports(tree)))
+def _read_source(path: Path, package: str) -> tuple[str, list[str]]:
+    tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+    imports = sorted(set(_imports(tree, package)))
     _drop_docstrings(tree)
     # unparse rather than dump: the text of a syntax tree is the same for every Python that can read it
     return hashlib.sha256(ast.unparse(tree).encode()).hexdigest(), imports
 
 
-def _imports(tree: ast.AST) -> list[str]:
-    found: list[str] = []
+def _imports(tree: ast.AST, package: str) -> Iterator[str]:
+    """Names that may be modules: what is imported from a package can be a module in it or an object."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return [name for name in found if name.startswith("tasks.")]
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and (base := _base(node, package)):
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def _base(node: ast.ImportFrom, package: str) -> str:
+    """The absolute name of what is imported from; empty where it lies outside of every package."""
+    try:
+        return resolve_name("." * node.level + (node.module or ""), package)
+    except ImportError:
+        return ""
 
 
 def _drop_docstrings(tree: ast.AST) -> None:

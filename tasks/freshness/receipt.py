@@ -1,29 +1,36 @@
 """The receipt beside an artifact: from what, by what code and with which libraries it was made.
 
-It is written last, by rename, and is the truth about freshness: a step is fresh when its outputs are what the
-receipt says they are and the ingredients of its key have not changed. Names and bytes count, never times.
+It is written last, by rename, and decides freshness: a step is fresh when its outputs are what the receipt describes
+and the ingredients of its key have not changed. Names and bytes count, never times.
 """
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.plain_data import flat, read_json_object
+from tasks.plain_data import flat, read_json_object, write_atomically
 
 
 @dataclass(frozen=True)
 class Ingredients:
-    """Everything that decides the bytes of a step's outputs."""
+    """Everything that decides the bytes of a step's outputs.
+
+    Attributes:
+        action: ``module:function``.
+        params: JSON-plain.
+        inputs: role -> SHA-256.
+        libraries: distribution -> version.
+        code: module -> digest of its syntax tree, of the modules that the action was seen to use.
+    """
 
     action: str
     params: dict[str, Any]
-    inputs: dict[str, str]  # role -> sha256
-    code: dict[str, str]  # module -> sha256 of its syntax tree
-    libraries: dict[str, str]  # distribution -> version
+    inputs: dict[str, str]
+    libraries: dict[str, str]
+    code: dict[str, str]
 
     @property
     def key(self) -> str:
@@ -33,19 +40,19 @@ class Ingredients:
 
 @dataclass(frozen=True)
 class Receipt:
-    """What one run of a step left behind.
+    """What one execution of a step left behind.
 
     Attributes:
         outputs: file name -> {"sha256", "size" in bytes}; includes files beyond the declared ones (``X.onnx.data``).
-        facts: what the action reports about its work.
-        run: seconds, peak memory in bytes, tool versions, the paths that were read; for people, not for freshness.
+        results: what the action reports about its work.
+        execution: seconds, peak memory in bytes, tool versions, the paths that were read; not for freshness.
     """
 
     step: str
     ingredients: Ingredients
     outputs: dict[str, dict[str, Any]]
-    facts: dict[str, Any]
-    run: dict[str, Any]
+    results: dict[str, Any]
+    execution: dict[str, Any]
 
     def write(self, path: Path) -> None:
         write_atomically(
@@ -58,8 +65,10 @@ class Receipt:
         data = read_json_object(path)
         try:
             ingredients = Ingredients(**data["ingredients"])
-            outputs = {name: {key: told[key] for key in ("sha256", "size")} for name, told in data["outputs"].items()}
-            receipt = cls(data["step"], ingredients, outputs, data["facts"], data["run"])
+            outputs = {
+                name: {key: output[key] for key in ("sha256", "size")} for name, output in data["outputs"].items()
+            }
+            receipt = cls(data["step"], ingredients, outputs, data["results"], data["execution"])
         except (KeyError, TypeError, AttributeError):
             return None
         return receipt if data.get("key") == ingredients.key else None
@@ -93,14 +102,3 @@ def _mapping_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator
 
 def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     return [key for key in {**new, **old} if old.get(key) != new.get(key)]
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write `text` so that a reader sees the old file or the new one, also after a power cut."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

@@ -1,1 +1,1 @@
-"""The model families, one package each, under the state_dict names of the original implementations. Heavy."""
+"""Model families, one package each, with the state_dict names of the original implementations. Heavy."""

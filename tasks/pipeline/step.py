@@ -1,4 +1,4 @@
-"""One step of the workflow: what doit, the worker, the receipt, the reporter and the tests need to know of it."""
+"""One step of the workflow: what doit, the child, the receipt, the reporter and the tests need to know of it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,12 +8,17 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Skip:
-    """Why a step is left out, decided before anything runs."""
+    """Why a step is skipped, decided before anything runs.
+
+    Attributes:
+        error_if_selected: selecting the step's stage on the command line is an error, with this reason.
+        error_if_named: so is naming this very step.
+    """
 
     reason: str
     remedy: str
-    refuses: bool = False  # asking for its stage is an error
-    refuses_by_name: bool = False  # asking for this very step is one
+    error_if_selected: bool = False
+    error_if_named: bool = False
 
     @property
     def text(self) -> str:
@@ -23,7 +28,7 @@ class Skip:
 
 @dataclass(frozen=True)
 class Step:
-    """All that doit, the worker, the receipt, the reporter and the tests need to know of one step.
+    """One step.
 
     Attributes:
         stage: doit task, ``export_onnx``.
@@ -32,12 +37,12 @@ class Step:
         inputs: role -> file; the roles, not the paths, are part of the key.
         outputs: role -> file.
         params: everything else that changes the bytes, and nothing that does not; JSON-plain.
-        modules: modules named by params whose code shapes the bytes beside the action's own.
         libraries: distributions whose version shapes the bytes.
         local: what belongs to this machine and changes no bytes; JSON-plain.
         after: steps that must have succeeded before, beside those that make an input.
         elsewhere: pattern of the names that the output has when it is made on other machines, beside it.
         folder: where all outputs lie if they are of use together only; it is put in place as a whole.
+        skip: why the step is skipped; None where it can be done.
     """
 
     stage: str
@@ -46,7 +51,6 @@ class Step:
     inputs: Mapping[str, Path]
     outputs: Mapping[str, Path]
     params: Mapping[str, Any]
-    modules: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ()
     local: Mapping[str, Any] = field(default_factory=dict)
     after: tuple[str, ...] = ()
@@ -56,12 +60,8 @@ class Step:
 
     @property
     def task(self) -> str:
+        """Its name in doit, ``export_onnx:cosyvoice2/flow.decoder.estimator.fp32``."""
         return f"{self.stage}:{self.name}"
-
-    @property
-    def code(self) -> tuple[str, ...]:
-        """Every module whose source, with what it imports from this project, shapes the outputs."""
-        return (self.action.partition(":")[0], *self.modules)
 
     @property
     def receipt(self) -> Path:

@@ -1,6 +1,6 @@
-"""What every engine offers: an artifact that can be called with tensors, and the name of what really runs it.
+"""The contract of all engines: an artifact that is called with tensors, and the name of what really runs it.
 
-A runtime module also has `open_artifact(path, *, device, threads) -> Runtime`.
+A step names its runtime as ``module:function``, called as ``open_artifact(path, device=, threads=) -> Runtime``.
 """
 
 from collections.abc import Mapping
@@ -9,9 +9,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from tasks.settings.number_formats import NumberFormat
+
 Dtypes = Mapping[str, torch.dtype]
 Shapes = Mapping[str, tuple[int | None, ...]]
-ABOUT = "voxkiln.json"  # record of a TorchScript file that tells what it is and which options it is called with
+METADATA_RECORD = "voxkiln.json"  # record of a TorchScript file: what it is, and the options it is called with
 
 
 class Runtime(Protocol):
@@ -37,11 +39,17 @@ class Runtime(Protocol):
         ...
 
 
+def torch_dtype(format_: NumberFormat) -> torch.dtype:
+    """PyTorch's dtype for a number format."""
+    dtype: torch.dtype = getattr(torch, format_.torch)
+    return dtype
+
+
 def as_tuple(outputs: Tensor | tuple[Tensor, ...] | list[Tensor]) -> tuple[Tensor, ...]:
     """One output or several, as a tuple."""
     return (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
 
 
-def moved(arguments: Mapping[str, Any], device: str) -> dict[str, Any]:
+def to_device(arguments: Mapping[str, Any], device: str) -> dict[str, Any]:
     """Keyword arguments with their tensors on a device."""
     return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in arguments.items()}

@@ -1,4 +1,4 @@
-"""Runs the original module in eager PyTorch: the fp32 reference that every artifact is held against."""
+"""Runs the original module in eager PyTorch: the fp32 reference that every artifact is compared with."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tasks.runtimes.base import Dtypes, Shapes, as_tuple, moved
+from tasks.runtimes.base import Dtypes, Shapes, as_tuple, to_device
 
 
 class PyTorchModule:
@@ -17,7 +17,8 @@ class PyTorchModule:
         options: keyword arguments of its forward that are constants of the artifact.
 
     Attributes:
-        causal: its forward on a whole sequence is what its methods give piece by piece, unless it says otherwise.
+        causal: whether its forward on a whole sequence returns what its methods return chunk by chunk; true unless
+            the module has a `forward_is_causal` that returns False.
     """
 
     def __init__(self, module: nn.Module, *, options: Mapping[str, Any], device: str) -> None:
@@ -34,4 +35,4 @@ class PyTorchModule:
     def call(self, method: str, arguments: Mapping[str, Any]) -> tuple[Tensor, ...]:
         """Run a method beside forward, with keyword arguments."""
         run = self._module if method == "forward" else getattr(self._module, method)
-        return as_tuple(run(**moved(arguments, self._device)))
+        return as_tuple(run(**to_device(arguments, self._device)))

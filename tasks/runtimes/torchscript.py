@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tasks.errors import UserError
-from tasks.runtimes.base import ABOUT, Dtypes, Shapes, as_tuple, moved
+from tasks.errors import UserError, reason
+from tasks.runtimes.base import METADATA_RECORD, Dtypes, Shapes, as_tuple, to_device
 
 
 def open_artifact(path: Path, *, device: str, threads: int) -> "TorchScriptModule":
@@ -22,19 +22,21 @@ def open_artifact(path: Path, *, device: str, threads: int) -> "TorchScriptModul
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise UserError("CUDA was asked for and is not there", where=path, value=device, remedy="Set verify.device=cpu")
     try:
-        about = {ABOUT: ""}
+        about = {METADATA_RECORD: ""}
         module = torch.jit.load(path, map_location=device, _extra_files=about)
     except (RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"is not a TorchScript file that runs on {device}", where=path, value=reason, remedy="Export it again"
+            f"is not a TorchScript file that runs on {device}",
+            where=path,
+            value=reason(error),
+            remedy="Export it again",
         ) from error
-    options = json.loads(about[ABOUT] or "{}").get("options", {})
+    options = json.loads(about[METADATA_RECORD] or "{}").get("options", {})
     return TorchScriptModule(module, options=options, device=device)
 
 
 class TorchScriptModule:
-    """A loaded TorchScript file, called with the options that it says it is called with."""
+    """A loaded TorchScript file, called with the options in its metadata."""
 
     def __init__(self, module: torch.jit.ScriptModule, *, options: Mapping[str, Any], device: str) -> None:
         self.module, self._options, self._device = module.eval(), dict(options), device
@@ -48,4 +50,4 @@ class TorchScriptModule:
     @torch.inference_mode()
     def call(self, method: str, arguments: Mapping[str, Any]) -> tuple[Tensor, ...]:
         """Run a method that the file kept, with keyword arguments."""
-        return as_tuple(getattr(self.module, method)(**moved(arguments, self._device)))
+        return as_tuple(getattr(self.module, method)(**to_device(arguments, self._device)))

@@ -1,4 +1,4 @@
-"""Hydra settings for one doit command: composed strictly, every problem named at once in one line each."""
+"""Settings of one doit command: composed by Hydra, strictly, with every problem reported at once, one line each."""
 
 import difflib
 from collections.abc import Iterator, Sequence
@@ -13,12 +13,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from tasks.errors import ConfigError
-from tasks.settings import schema
-from tasks.settings import validation as checks
+from tasks.settings import schema, validation
 from tasks.settings.overrides import expand
 
 ROOT = Path(__file__).resolve().parents[2]
-CONF = ROOT / "conf"
+IS_CHECKOUT = (ROOT / "dodo.py").is_file()
+CONF = ROOT / "conf" if IS_CHECKOUT else ROOT / "tasks" / "conf"  # where a wheel has it
 
 
 def load(words: Sequence[str], *, workdir: Path) -> list[schema.Config]:
@@ -58,9 +58,9 @@ def as_yaml(config: schema.Config) -> str:
 
 
 def _load_one(overrides: list[str]) -> tuple[list[str], schema.Config | None]:
-    if pointless := {word: reason for word in overrides if (reason := _pointless(_key(word)))}:
-        rest, _ = _load_one([word for word in overrides if word not in pointless])
-        return [*(f"{word}: {reason}" for word, reason in pointless.items()), *rest], None
+    if ignored := {word: reason for word in overrides if (reason := _without_effect(_key(word)))}:
+        rest, _ = _load_one([word for word in overrides if word not in ignored])
+        return [*(f"{word}: {reason}" for word, reason in ignored.items()), *rest], None
     try:
         composed = compose("config", overrides=overrides)
     except (HydraException, OmegaConfBaseException) as error:
@@ -77,13 +77,13 @@ def _load_one(overrides: list[str]) -> tuple[list[str], schema.Config | None]:
         config = cast(schema.Config, OmegaConf.to_object(composed))
     except OmegaConfBaseException as error:
         return [_reason(error)], None
-    return checks.problems(config), config
+    return validation.problems(config), config
 
 
-def _pointless(key: str) -> str:
-    """Why setting a key that Hydra knows would not do what it says, or an empty string."""
+def _without_effect(key: str) -> str:
+    """Why setting a key that Hydra knows would have no effect; empty where it has one."""
     if key == "precision.name":
-        return "set by the group; say precision=NAME"
+        return "set by the group; set precision=NAME"
     return "Hydra's own settings have no effect here" if key.partition(".")[0] == "hydra" else ""
 
 
@@ -163,7 +163,8 @@ def _reason(error: BaseException) -> str:
 
 
 def _with_absolute_paths(config: schema.Config, workdir: Path) -> schema.Config:
-    base = ROOT if config.artifacts == schema.Config.artifacts else workdir
+    in_checkout = IS_CHECKOUT and config.artifacts == schema.Config.artifacts
+    base = ROOT if in_checkout else workdir
     config.artifacts = str(base / Path(config.artifacts).expanduser())
     if config.tensorrt.timing_cache is not None:
         config.tensorrt.timing_cache = str(workdir / Path(config.tensorrt.timing_cache).expanduser())

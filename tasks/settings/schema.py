@@ -1,7 +1,7 @@
 """Every setting: its type, unit, default and range. YAML under conf/ states only what differs.
 
-The dataclasses are Hydra's structured schema, so an unknown key or a wrong type is refused while composing; ranges
-and rules between fields are in `checks.py`.
+The dataclasses are Hydra's structured schema, so an unknown key or a wrong type is refused while composing. Ranges are
+beside the defaults; rules between fields are in `validation.py`.
 """
 
 from dataclasses import dataclass, field
@@ -10,12 +10,23 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from tasks.settings.component import Kind
+from tasks.settings.onnx_exporters import OPSETS
+
 # What fp16 must not do, as torch.autocast has it: sums of many terms, functions with a large range or slope, angles.
 SENSITIVE = (
     "LayerNormalization", "GroupNormalization", "InstanceNormalization", "Softmax", "LogSoftmax", "Softplus", "Mish",
     "Exp", "Log", "Pow", "Sqrt", "Reciprocal", "Sin", "Cos", "CumSum",
     "ReduceMean", "ReduceSum", "ReduceL2", "ReduceLogSumExp",
 )  # fmt: skip
+
+
+LARGEST_SEED = 2**32 - 1
+
+
+def within(default: Any, **bounds: float) -> Any:
+    """A number with its range: `ge`, `gt` (at least, more than), `le`, `lt` (at most, less than)."""
+    return field(default=default, metadata=bounds)
 
 
 class Format(StrEnum):
@@ -77,43 +88,39 @@ class HardwareCompatibility(StrEnum):
 
 @dataclass
 class Axis:
-    """Sizes of one dynamic axis. Feeds ONNX dynamic axes, TensorRT profiles and the shapes verification tries."""
+    """Sizes of one axis. Feeds ONNX dynamic axes, TensorRT profiles and the shapes that verification tries."""
 
     min: int = MISSING
     opt: int = MISSING
     max: int = MISSING
-    multiple_of: int = 1  # 2 for the batch of classifier-free guidance
-    least: int = 1  # smallest size the network can take at all: its stride
+    multiple_of: int = within(1, ge=1)  # 2 for the batch of classifier-free guidance
+    least: int = within(1, ge=1)  # smallest size that the network can take: its stride
+    dynamic: bool = True  # false: fixed at opt in ONNX files, unless onnx.dynamic_batch=true
 
 
 @dataclass
 class Input:
-    """One input tensor: its shape in axis names and numbers, and what its values look like in reality."""
+    """One input tensor: its shape in numbers, axes and named sizes, and what its values look like in reality."""
 
     shape: list[Any] = MISSING
-    values: str = "normal"
-    dtype: str | None = None
+    kind: str = Kind.normal.value  # a Kind; text, so that all wrong ones are reported together
+    dtype: str | None = None  # a Dtype; float32, but int64 for integers and int32 for lengths
+    low: float | None = None  # of uniform (0) and integers
+    high: float | None = None  # of uniform (1) and integers, which can have it
+    axis: str | None = None  # that lengths measure; needed where there are several candidates
 
 
 @dataclass
-class Stream:
-    """A kept method that takes one sequence piece by piece and must give what forward gives at once."""
+class ChunkedMethod:
+    """A kept method that takes one sequence chunk by chunk and returns what forward returns for the whole."""
 
     method: str = MISSING
-    pieces: str = MISSING  # the input that comes in pieces
-    axis: str = MISSING  # which it is cut along
+    pieces: str = MISSING  # the input that is given in chunks
+    axis: str = MISSING  # along which it is cut
     state: dict[str, list[int]] = MISSING  # argument -> its first shape; the further outputs are its next values
-    position: str | None = None  # argument that is told how much went before
-    mask: str | None = None  # argument, bool [1, piece, all so far]: which earlier positions each one sees
+    position: str | None = None  # argument that receives the number of positions already processed
+    mask: str | None = None  # argument, bool [1, chunk, all so far]: which earlier positions each one attends to
     arguments: dict[str, Any] = field(default_factory=dict)  # the others
-
-
-@dataclass
-class Recorder:
-    """How the inputs that a component really gets are recorded from the model's own inference."""
-
-    module: str = MISSING  # has record()
-    modules: list[str] = field(default_factory=list)  # code of the part that is in no component
 
 
 @dataclass
@@ -122,18 +129,18 @@ class Component:
 
     name: str = MISSING  # dotted path inside the model; also the file stem
     part: str = MISSING  # which checkpoint file of the model holds it
-    loader: str = MISSING  # module with load_component()
-    module: str = MISSING  # module:Class that must come out
+    loader: str = MISSING  # module:function that builds it: loader(spec, config=Path, weights=Path) -> nn.Module
     formats: list[Format] = MISSING
     inputs: dict[str, Input] = MISSING
     outputs: dict[str, list[Any]] = MISSING
+    named_sizes: list[str] = field(default_factory=list)  # in shapes, that are no axis: fixed by weights, or computed
     kept_methods: list[str] = field(default_factory=list)  # kept callable beside forward in a frozen .zip
     options: dict[str, Any] = field(default_factory=dict)  # keyword arguments of forward fixed at export
-    stream: Stream | None = None  # the kept method that verification runs
+    chunked: ChunkedMethod | None = None  # the kept method that verification runs
     files: dict[str, str] = field(default_factory=dict)  # further files of the model folder that it is made from
     precisions: list[str] = field(default_factory=list)  # the only ones it is exported in; empty: any
     precisions_reason: str = ""
-    recorder: Recorder | None = None
+    recorder: str | None = None  # module:function that records its inputs during the model's own inference
     recordings: list[str] = field(default_factory=list)  # .pt files of inputs recorded elsewhere, to be tried as well
 
 
@@ -142,9 +149,8 @@ class Training:
     """How our own train task makes checkpoints of a part."""
 
     part: str = MISSING
-    loader: str = MISSING  # module with build_part()
-    data: str = MISSING  # module with batches()
-    modules: list[str] = field(default_factory=list)  # code of the part that is in no component
+    loader: str = MISSING  # module:function, loader(part, config=Path) -> nn.Module with random weights
+    data: str = MISSING  # module:function, data(count=, batch_size=, seed=) -> iterator of batches
 
 
 @dataclass
@@ -152,7 +158,7 @@ class Model:
     """A model folder and what is in it."""
 
     name: str = MISSING  # first folder under artifacts/
-    dir: str | None = None  # the folder with the published layout
+    dir: str | None = None  # the folder in the original layout
     config: str = MISSING  # the folder's YAML
     parts: dict[str, str] = MISSING  # part -> file in the folder
     checkpoints: dict[str, str | None] = field(default_factory=dict)  # part -> folder of checkpoints to average
@@ -172,7 +178,7 @@ class Precision:
 class Average:
     """Which checkpoints are averaged."""
 
-    num: int = 5
+    num: int = within(5, ge=1)
     val_best: bool = True  # lowest validation loss; false: newest by epoch and step
 
 
@@ -180,14 +186,14 @@ class Average:
 class Train:
     """The demo model's training."""
 
-    max_epoch: int = 6
-    steps_per_epoch: int = 40
-    batch_size: int = 8
-    lr: float = 1e-3  # reached after warmup_steps, falling as the inverse square root from there
-    warmup_steps: int = 40
-    grad_clip: float = 5.0  # largest norm of the gradient
-    validation_batches: int = 4
-    seed: int = 0
+    max_epoch: int = within(6, ge=1)
+    steps_per_epoch: int = within(40, ge=1)
+    batch_size: int = within(8, ge=1)
+    lr: float = within(1e-3, gt=0)  # reached after warmup_steps, falling as the inverse square root from there
+    warmup_steps: int = within(40, ge=1)
+    grad_clip: float = within(5.0, gt=0)  # largest norm of the gradient
+    validation_batches: int = within(4, ge=1)
+    seed: int = within(0, ge=0, le=LARGEST_SEED)
 
 
 @dataclass
@@ -202,11 +208,11 @@ class TorchScript:
 class Onnx:
     """ONNX export."""
 
-    opset: int = 18
+    opset: int = within(18, ge=OPSETS.start, le=OPSETS.stop - 1)
     exporter: Exporter = Exporter.auto
     constant_folding: bool = True
     simplify: bool = True
-    dynamic_batch: bool = False  # false: batch is fixed at the opt value of the axis `batch`
+    dynamic_batch: bool = False  # true: axes with dynamic=false, the batch, vary as well
     external_data: ExternalData = ExternalData.auto
     keep_fp32: list[str] = field(default_factory=lambda: list(SENSITIVE))  # operators or node names kept in fp32
 
@@ -218,47 +224,47 @@ class TensorRT:
     mode: Mode = Mode.auto
     profile: dict[str, Any] = field(default_factory=dict)  # axis -> [min, opt, max], instead of model.axes
     profiles: list[dict[str, Any]] = field(default_factory=list)  # several such profiles in one plan
-    workspace_gib: float = 4.0
-    optimization_level: int = 3
+    workspace_gib: float = within(4.0, gt=0)
+    optimization_level: int = within(3, ge=0, le=5)
     hardware_compatibility: HardwareCompatibility = HardwareCompatibility.none
     version_compatible: bool = False  # loadable by newer TensorRT versions, too
     tf32: bool = False  # fp32 means fp32 unless this is set
     timing_cache: str | None = None  # folder that builds keep their measurements in; by default beside the artifacts
-    concurrency: int = 1  # execution contexts, each with a stream of its own, in which a loaded plan runs
+    concurrency: int = within(1, ge=1)  # execution contexts, each with a stream of its own, in which a loaded plan runs
 
 
 @dataclass
 class Verify:
-    """How an artifact is held against the original; conf/verify/<precision>.yaml has the tolerances."""
+    """How an artifact is compared with the original; conf/verify/<precision>.yaml has the tolerances."""
 
     auto: bool = True  # part of export_all
-    trials: int = 10
-    seed: int = 0
-    max_frames: int = 550  # largest size tried on a dynamic axis; beyond the usual one, below the slow ones
+    trials: int = within(10, ge=1)
+    seed: int = within(0, ge=0, le=LARGEST_SEED)
+    max_frames: int = within(550, ge=1)  # largest size tried on an axis; beyond the usual one, below the slow ones
     device: Device = Device.auto
-    real_inputs: bool = True  # try what the model itself feeds a component while it speaks, too
-    rtol: float = MISSING  # an element is outside where |a - b| > atol + rtol |b|
-    atol: float = MISSING
-    max_outside: float = MISSING  # share of elements that may be outside
-    max_peak_error: float = MISSING  # largest |a - b| over the original's largest |b|
+    real_inputs: bool = True  # also try inputs recorded during the model's own inference
+    rtol: float = within(MISSING, ge=0)  # an element is outside where |a - b| > atol + rtol |b|
+    atol: float = within(MISSING, ge=0)
+    max_outside: float = within(MISSING, ge=0, le=1)  # share of elements that may be outside
+    max_peak_error: float = within(MISSING, ge=0)  # largest |a - b| over the original's largest |b|
     min_snr_db: float = MISSING  # signal-to-noise ratio
-    min_cosine: float = MISSING
+    min_cosine: float = within(MISSING, ge=-1, le=1)
 
 
 @dataclass
 class Vllm:
-    """How the folder for vLLM, bf16 whatever the precision, is held against the original in fp32."""
+    """How the folder for vLLM, bf16 whatever the precision, is compared with the original in fp32."""
 
-    trials: int = 4
-    seed: int = 0
-    max_positions: int = 200  # text and speech tokens of the longest trial
+    trials: int = within(4, ge=1)
+    seed: int = within(0, ge=0, le=LARGEST_SEED)
+    max_positions: int = within(200, ge=4)  # text and speech tokens of the longest trial
     # In fp32 arithmetic, weights rounded on both sides: only the order of additions may differ.
     min_exact_snr_db: float = 80.0
     # As served: a rounding to bf16's 8 bits is noise 56 dB below the signal, and those of all layers add up.
     # Measured on the full-size models: 35 dB, cosine 0.99984, peak error 0.025; 121 dB for the one above.
     min_snr_db: float = 25.0
-    min_cosine: float = 0.998
-    max_peak_error: float = 0.1
+    min_cosine: float = within(0.998, ge=-1, le=1)
+    max_peak_error: float = within(0.1, ge=0)
 
 
 @dataclass

@@ -1,21 +1,23 @@
 """The sizes a TensorRT plan is built for: profiles of {axis: [min, opt, max]}, completed and checked.
 
-Pure and light: the same rules serve the settings' check, preflight, the build and the messages of the runtime.
+Pure: the same rules serve the check of the settings, preflight, the build and the messages of the runtime.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+from tasks.settings.component import AxisSpec
 
 Range = tuple[int, int, int]
 Profile = dict[str, Range]
 BOUNDS = ("min", "opt", "max")
 
 
-def complete_profiles(axes: Mapping[str, Any], settings: Mapping[str, Any]) -> list[Profile]:
+def complete_profiles(axes: Mapping[str, AxisSpec], settings: Mapping[str, Any]) -> list[Profile]:
     """Every profile with a range for every axis.
 
     Args:
-        axes: the component's table, axis -> {min, opt, max}.
+        axes: the component's axes by name.
         settings: ``profile`` replaces ranges of the table; each entry of ``profiles`` is a profile of its own, and
             what it leaves out comes from there. Without entries there is one profile.
     """
@@ -23,12 +25,8 @@ def complete_profiles(axes: Mapping[str, Any], settings: Mapping[str, Any]) -> l
     return [base | _ranges(own) for own in settings.get("profiles") or [{}]]
 
 
-def profile_problems(axes: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
-    """Why the profiles cannot be built or used, one line each; empty when they can.
-
-    Beside min, opt and max an axis may state `multiple_of` (2 for a batch of classifier-free guidance: every sample
-    is there twice) and `least`, the smallest size the network can take (its stride).
-    """
+def profile_problems(axes: Mapping[str, AxisSpec], settings: Mapping[str, Any]) -> list[str]:
+    """Why the profiles cannot be built or used, one line each; empty when they can."""
     given = {"profile": [settings.get("profile") or {}], "profiles": list(settings.get("profiles") or [])}
     malformed = [line for key, profiles in given.items() for line in _malformed(axes, profiles, key=key)]
     if malformed:
@@ -44,20 +42,20 @@ def profile_problems(axes: Mapping[str, Any], settings: Mapping[str, Any]) -> li
     return [*dict.fromkeys(lines), *repeated]
 
 
-def _range(axis: Mapping[str, Any]) -> Range:
-    return axis["min"], axis["opt"], axis["max"]
+def _range(axis: AxisSpec) -> Range:
+    return axis.min, axis.opt, axis.max
 
 
 def _ranges(profile: Mapping[str, Sequence[int]]) -> Profile:
     return {axis: (low, usual, high) for axis, (low, usual, high) in profile.items()}
 
 
-def _malformed(axes: Mapping[str, Any], profiles: Sequence[Mapping[str, Any]], *, key: str) -> Iterator[str]:
+def _malformed(axes: Mapping[str, AxisSpec], profiles: Sequence[Mapping[str, Any]], *, key: str) -> Iterator[str]:
     for index, profile in enumerate(profiles):
         where = f"tensorrt.{key}" if key == "profile" else f"tensorrt.{key}[{index}]"
         for axis, sizes in profile.items():
             if axis not in axes:
-                yield f"{where}.{axis}: no such axis; what becomes a plan has {', '.join(sorted(axes))}"
+                yield f"{where}.{axis}: no such axis; axes of the TensorRT components: {', '.join(sorted(axes))}"
             elif not _three_integers(sizes):
                 yield f"{where}.{axis}={sizes}: needs three whole numbers [min, opt, max]"
 
@@ -75,19 +73,16 @@ def _three_integers(sizes: Any) -> bool:
     return is_list and all(isinstance(size, int) and not isinstance(size, bool) for size in sizes)
 
 
-def _range_problems(where: str, sizes: Range, axis: Mapping[str, Any]) -> Iterator[str]:
+def _range_problems(where: str, sizes: Range, axis: AxisSpec) -> Iterator[str]:
     shown = list(sizes)
     low, usual, high = sizes
     if not low <= usual <= high:
         yield f"{where}={shown}: needs min <= opt <= max"
-    least = axis.get("least") or 1
-    if low < least:
-        why = "the smallest size the network can take" if least > 1 else "a size is at least 1"
-        yield f"{where}={shown}: min is below {least}, {why}"
-    step = axis.get("multiple_of") or 1
-    if odd := [size for size in dict.fromkeys(sizes) if size % step]:
-        why = " (classifier-free guidance runs every sample twice)" if step == 2 else ""
-        yield f"{where}={shown}: {', '.join(map(str, odd))} not a multiple of {step}{why}"
+    if low < axis.least:
+        why = "the smallest size the network can take" if axis.least > 1 else "a size is at least 1"
+        yield f"{where}={shown}: min is below {axis.least}, {why}"
+    if other := [size for size in dict.fromkeys(sizes) if size % axis.multiple_of]:
+        yield f"{where}={shown}: {', '.join(map(str, other))} not a multiple of {axis.multiple_of}"
 
 
 def _repeated(profiles: Sequence[Profile]) -> Iterator[tuple[int, int]]:

@@ -1,75 +1,72 @@
-"""What a type cannot say about settings: ranges and rules between fields."""
+"""Checks of settings that types cannot express: ranges and rules between fields."""
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import Field, fields, is_dataclass
 from typing import Any
 
 from tasks.plain_data import plain
+from tasks.settings.component import AxisSpec
+from tasks.settings.declaration_rules import component_problems
 from tasks.settings.onnx_exporters import OPSETS, obstacle
 from tasks.settings.schema import Config, Exporter, Format, Mode
 from tasks.settings.shape_profiles import profile_problems
 
 FOLDER_NAME = re.compile(r"\w[\w.-]*")
-SEEDS = range(2**32)
+LIMITS: dict[str, tuple[Callable[[float, float], bool], str]] = {
+    "ge": (lambda value, limit: value >= limit, "{} or more"),
+    "gt": (lambda value, limit: value > limit, "more than {}"),
+    "le": (lambda value, limit: value <= limit, "{} or less"),
+    "lt": (lambda value, limit: value < limit, "less than {}"),
+}
 
 
 def problems(config: Config) -> list[str]:
     """All that is wrong with a composed configuration, one line each; empty if it can be used."""
-    checks = (_model_problems, _axis_problems, _range_problems, _opset_problems, _shape_problems)
+    checks = (_model_problems, _axis_problems, range_problems, _opset_problems, component_problems)
     return [problem for check in checks for problem in check(config)]
 
 
 def _model_problems(config: Config) -> Iterator[str]:
     model = config.model
     if not FOLDER_NAME.fullmatch(model.name):
-        yield f"model.name={model.name}: names a folder of artifacts: letters, digits, _ - and, not in front, ."
+        rule = "letters, digits, _, - and ., of which the last two are not in front"
+        yield f"model.name={model.name}: must be a folder name: {rule}"
     for part in model.checkpoints.keys() - model.parts.keys():
         yield f"model.checkpoints.{part}: no such part; the model has {', '.join(model.parts)}"
 
 
-def _range_problems(config: Config) -> Iterator[str]:
-    onnx, verify, train = config.onnx, config.verify, config.train
-    rules: list[tuple[str, Any, bool, str]] = [
-        ("onnx.opset", onnx.opset, onnx.opset in OPSETS, f"{OPSETS.start} to {OPSETS.stop - 1}"),
-        ("average.num", config.average.num, config.average.num >= 1, "1 or more checkpoints"),
-        ("verify.trials", verify.trials, verify.trials >= 1, "1 or more"),
-        ("verify.seed", verify.seed, verify.seed in SEEDS, f"0 to {SEEDS.stop - 1}"),
-        ("verify.max_frames", verify.max_frames, verify.max_frames >= 1, "1 or more frames"),
-        ("verify.rtol", verify.rtol, 0 <= verify.rtol < math.inf, "0 or more"),
-        ("verify.atol", verify.atol, 0 <= verify.atol < math.inf, "0 or more"),
-        ("verify.max_outside", verify.max_outside, 0 <= verify.max_outside <= 1, "0 to 1"),
-        ("verify.max_peak_error", verify.max_peak_error, 0 <= verify.max_peak_error < math.inf, "0 or more"),
-        ("verify.min_snr_db", verify.min_snr_db, math.isfinite(verify.min_snr_db), "a number of dB"),
-        ("verify.min_cosine", verify.min_cosine, -1 <= verify.min_cosine <= 1, "-1 to 1"),
-        ("vllm.trials", config.vllm.trials, config.vllm.trials >= 1, "1 or more"),
-        ("vllm.seed", config.vllm.seed, config.vllm.seed in SEEDS, f"0 to {SEEDS.stop - 1}"),
-        ("vllm.max_positions", config.vllm.max_positions, config.vllm.max_positions >= 4, "4 or more"),
-        ("train.max_epoch", train.max_epoch, train.max_epoch >= 1, "1 or more"),
-        ("train.steps_per_epoch", train.steps_per_epoch, train.steps_per_epoch >= 1, "1 or more"),
-        ("train.batch_size", train.batch_size, train.batch_size >= 1, "1 or more"),
-        ("train.lr", train.lr, train.lr > 0, "more than 0"),
-        ("train.warmup_steps", train.warmup_steps, train.warmup_steps >= 1, "1 or more"),
-        ("train.grad_clip", train.grad_clip, train.grad_clip > 0, "more than 0"),
-        ("train.validation_batches", train.validation_batches, train.validation_batches >= 1, "1 or more"),
-        ("tensorrt.concurrency", config.tensorrt.concurrency, config.tensorrt.concurrency >= 1, "1 or more"),
-        ("tensorrt.workspace_gib", config.tensorrt.workspace_gib, config.tensorrt.workspace_gib > 0, "more than 0"),
-        (
-            "tensorrt.optimization_level",
-            config.tensorrt.optimization_level,
-            config.tensorrt.optimization_level in range(6),
-            "0 to 5",
-        ),
-    ]
-    for key, value, holds, allowed in rules:
-        if not holds:
-            yield f"{key}={value}: out of range; allowed: {allowed}"
+def range_problems(settings: Any, path: str = "") -> Iterator[str]:
+    """The numbers outside the ranges that the schema has beside their defaults; no float may be infinite or NaN."""
+    if isinstance(settings, Mapping):
+        for key, value in settings.items():
+            yield from range_problems(value, f"{path}{key}.")
+    elif is_dataclass(settings):
+        for each in fields(settings):
+            value = getattr(settings, each.name)
+            if isinstance(value, int | float) and not isinstance(value, bool) and not _is_within(value, each):
+                yield f"{path}{each.name}={value}: out of range; allowed: {_allowed(each)}"
+            else:
+                yield from range_problems(value, f"{path}{each.name}.")
+
+
+def _is_within(value: float, declared: "Field[Any]") -> bool:
+    finite = isinstance(value, int) or math.isfinite(value)
+    return finite and all(LIMITS[name][0](value, limit) for name, limit in declared.metadata.items())
+
+
+def _allowed(declared: "Field[Any]") -> str:
+    limits = dict(declared.metadata)
+    if {"ge", "le"} <= limits.keys():
+        return f"{limits['ge']} to {limits['le']}"
+    return " and ".join(LIMITS[name][1].format(limit) for name, limit in limits.items()) or "any finite number"
 
 
 def _opset_problems(config: Config) -> Iterator[str]:
     onnx = config.onnx
     if onnx.exporter is not Exporter.auto and onnx.opset in OPSETS and (found := obstacle(onnx.exporter, onnx.opset)):
-        yield f"onnx.opset={onnx.opset}: {'; '.join(found)}"
+        yield f"onnx.opset={onnx.opset}: {'. '.join(found)}"
 
 
 def _axis_problems(config: Config) -> Iterator[str]:
@@ -80,15 +77,6 @@ def _axis_problems(config: Config) -> Iterator[str]:
         yield from _profile_problems(config)
 
 
-def _profile_problems(config: Config) -> Iterator[str]:
-    """Plans have the axes of the components that become plans, not all of the model's."""
-    built = [component for component in config.model.components.values() if Format.tensorrt in component.formats]
-    names = {size for component in built for tensor in component.inputs.values() for size in tensor.shape}
-    axes = {name: axis for name, axis in plain(config.model.axes).items() if name in names}
-    if built:
-        yield from profile_problems(axes, plain(config.tensorrt))
-
-
 def _broken_axes(config: Config) -> Iterator[str]:
     for name, axis in config.model.axes.items():
         if not 1 <= axis.min <= axis.opt <= axis.max:
@@ -97,13 +85,10 @@ def _broken_axes(config: Config) -> Iterator[str]:
             )
 
 
-def _shape_problems(config: Config) -> Iterator[str]:
-    for key, component in config.model.components.items():
-        where = f"model.components.{key}"
-        if component.part not in config.model.parts:
-            yield f"{where}.part={component.part}: not among model.parts ({', '.join(config.model.parts)})"
-        if component.stream and component.stream.method not in component.kept_methods:
-            yield f"{where}.stream.method={component.stream.method}: not among its kept_methods"
-        for module in (component.loader, component.module):
-            if not module.startswith("tasks."):
-                yield f"{where}: {module} is outside this project; put the module under tasks/models/"
+def _profile_problems(config: Config) -> Iterator[str]:
+    """Plans have the axes of the components that become plans, not all of the model's."""
+    built = [component for component in config.model.components.values() if Format.tensorrt in component.formats]
+    names = {size for component in built for tensor in component.inputs.values() for size in tensor.shape}
+    axes = {name: AxisSpec(**plain(axis)) for name, axis in config.model.axes.items() if name in names}
+    if built:
+        yield from profile_problems(axes, plain(config.tensorrt))

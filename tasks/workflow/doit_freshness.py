@@ -9,25 +9,25 @@ from doit.dependency import FileChangedChecker
 from tasks.freshness.decide import decide
 from tasks.freshness.digests import Digests
 from tasks.plain_data import read_json_object
-from tasks.workflow.reporter import Run
+from tasks.workflow.step_status import StepStatus
 
 
 @dataclass
-class Freshness:
-    """What doit asks whether a step is up to date; as text, for `doit info`, what has changed."""
+class UpToDate:
+    """Answers doit whether a step is up to date; as text, for `doit info`, what has changed."""
 
-    run: Run
+    status: StepStatus
     digests: Digests
 
     def __call__(self) -> bool:
         try:
-            self.run.decision = decide(self.run.step, self.digests)
+            self.status.decision = decide(self.status.step, self.digests)
         except FileNotFoundError:
             return False  # doit itself reports a file that is not there
-        return self.run.decision.fresh
+        return self.status.decision.fresh
 
     def __str__(self) -> str:
-        return "; ".join(self.run.decision.reasons) if self.run.decision else "an input is not there yet"
+        return "; ".join(self.status.decision.reasons) if self.status.decision else "an input is not there yet"
 
 
 class ContentChecker(FileChangedChecker):  # type: ignore[misc]
@@ -44,7 +44,7 @@ class ContentChecker(FileChangedChecker):  # type: ignore[misc]
         return None if digest == current_state else digest
 
 
-def readable_or_gone(database: Path) -> Path:
+def readable_or_removed(database: Path) -> Path:
     """doit's database is a cache here: one that doit could not read (a run was killed while writing) is removed."""
     entries = read_json_object(database)
     if not entries or not all(isinstance(entry, dict) for entry in entries.values()):

@@ -1,4 +1,4 @@
-"""Looks at the user's folders before anything runs: are the files there, and which checkpoints will be averaged."""
+"""Checks the user's folders before anything runs: which files exist, and which checkpoints will be averaged."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -66,14 +66,14 @@ def _chosen(folder: Path, config: Config) -> Sequence[Path]:
 
 
 def _unread(folder: Path, model: str) -> str:
-    return f"model.dir={folder}: {model} is built in and reads no folder; say model={_family_of(folder) or 'NAME'}"
+    return f"model.dir={folder}: {model} is built in and reads no folder; set model={_family_of(folder) or 'NAME'}"
 
 
 def _missing(path: Path, role: str, step: Step) -> str:
     if role.startswith(RECORDED):
         return f"recordings of {step.name.partition('/')[2]}: no such file: {path}"
     if not path.is_absolute():
-        return f"model.dir: not given; {step.name.partition('/')[0]} is read from it: say model.dir=DIR"
+        return f"model.dir: not given; {step.name.partition('/')[0]} is read from it: set model.dir=DIR"
     if not path.parent.is_dir():
         return f"model.dir={path.parent}: no such folder"
     other = _family_of(path.parent)

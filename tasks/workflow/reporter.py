@@ -1,37 +1,21 @@
 """What a run prints: one line for each step with the reason for what is done about it, and a summary."""
 
-import fnmatch
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any, TextIO
 
 from doit.exceptions import BaseFail, UnmetDependency
 from doit.task import Task
 
-from tasks.child.request import Outcome
-from tasks.freshness.decide import Decision, decide
-from tasks.freshness.digests import Digests
+from tasks.child.outcome import Outcome
 from tasks.pipeline.step import Step
+from tasks.workflow.step_status import status_of
 
 WORDS = {"build": "built", "reuse": "reused", "fresh": "fresh", "skip": "skipped", "FAIL": "failed"}
 
 REASONS_IN_A_LINE = 3
-
-
-@dataclass(repr=False)
-class Run:
-    """One step in the course of a run."""
-
-    step: Step
-    decision: Decision | None = None
-    outcome: Outcome | None = None
-
-    def __repr__(self) -> str:
-        return self.step.task  # `doit info` prints it among the task's attributes
 
 
 class Reporter:
@@ -48,46 +32,47 @@ class Reporter:
         self._errors: list[str] = []
 
     def initialize(self, tasks: dict[str, Task], selected_tasks: list[str]) -> None:
-        """Name what the selected groups leave out."""
-        left_out = [run for name in selected_tasks for run in (tasks[name].meta or {}).get("left_out", ())]
-        for run in left_out:
-            self._skip(run.step)
+        """Report what the selected groups leave out."""
+        for name in selected_tasks:
+            for step in (tasks[name].meta or {}).get("skipped", ()):
+                self._skip(step)
 
     def execute_task(self, task: Task) -> None:
-        if run := _run(task):
-            if run.step.skip:
-                if not run.step.skip.refuses:
-                    self._skip(run.step)
-            elif run.decision is None or not run.decision.fresh:
-                self._line("build", run.step, _short(run.decision.reasons) if run.decision else "")
+        if not (status := status_of(task)):
+            return
+        if status.step.skip:
+            if not status.step.skip.error_if_selected:
+                self._skip(status.step)
+        elif status.decision is None or not status.decision.fresh:
+            self._line("build", status.step, _short(status.decision.reasons) if status.decision else "")
 
     def add_success(self, task: Task) -> None:
-        run = _run(task)
-        if run is None or run.outcome is None:
+        status = status_of(task)
+        if status is None or status.outcome is None:
             return
-        if run.outcome.status == "reused":
-            same = run.decision is not None and run.decision.fresh
-            self._line("reuse", run.step, "same inputs as its receipt" if same else "another run has just built it")
+        if status.outcome.status == "reused":
+            same = status.decision is not None and status.decision.fresh
+            self._line("reuse", status.step, "same inputs as its receipt" if same else "another run has just built it")
             self._count["reuse"] += 1
         else:
             self._count["build"] += 1
-            self._line("done", run.step, _cost(run.outcome))
+            self._line("done", status.step, _cost(status.outcome))
 
     def skip_uptodate(self, task: Task) -> None:
-        if run := _run(task):
+        if status := status_of(task):
             self._count["fresh"] += 1
-            self._line("fresh", run.step, "")
+            self._line("fresh", status.step, "")
 
     def skip_ignore(self, task: Task) -> None:
-        if run := _run(task):
+        if status := status_of(task):
             self._count["skip"] += 1
-            self._line("skip", run.step, "ignored with `doit ignore`")
+            self._line("skip", status.step, "ignored with `doit ignore`")
 
     def add_failure(self, task: Task, fail: BaseFail) -> None:
         if isinstance(fail, UnmetDependency):  # with doit's --continue
-            if run := _run(task):
+            if status := status_of(task):
                 self._count["skip"] += 1
-                self._line("skip", run.step, f"needs what failed: {fail.get_msg()}")
+                self._line("skip", status.step, f"needs what failed: {fail.get_msg()}")
             return
         self._count["FAIL"] += 1
         self._write(f"FAIL    {task.name}\n{_indented(fail.get_msg())}\n")
@@ -108,7 +93,7 @@ class Reporter:
         sys.stderr.write(exception.get_msg())
 
     def get_status(self, task: Task) -> None:
-        """doit calls it before each decision; nothing to say yet."""
+        """doit calls it before each decision; there is nothing to report yet."""
 
     def teardown_task(self, task: Task) -> None:
         """No task here has a teardown."""
@@ -126,47 +111,10 @@ class Reporter:
         self._out.flush()
 
 
-def explain(steps: Sequence[Step], patterns: Sequence[str], digests: Digests) -> None:
-    """Print what a run would do about each step that matches, and why, without running anything."""
-    made_anew: dict[Path, str] = {}
-    for step in steps:
-        reasons = list(_foretold(step, made_anew, digests))
-        if reasons and not step.skip:
-            made_anew |= dict.fromkeys(step.outputs.values(), step.task)
-        if matches(step, patterns):
-            word = "skip" if step.skip else "stale" if reasons else "fresh"
-            print(f"{word:<7} {step.task}")
-            for reason in reasons:
-                print(f"        {reason}")
-
-
-def _foretold(step: Step, made_anew: dict[Path, str], digests: Digests) -> Iterator[str]:
-    if step.skip:
-        yield step.skip.text
-        return
-    waiting = {role: made_anew[path] for role, path in step.inputs.items() if path in made_anew}
-    for task in dict.fromkeys(waiting.values()):
-        yield f"{task} is to run first, which may change its input"
-    if all(path.is_file() for path in step.inputs.values()):
-        yield from decide(step, digests).reasons
-
-
-def matches(step: Step, patterns: Sequence[str]) -> bool:
-    """Whether a step is meant: by name, by stage, by the beginning of its name before a colon, or by a wildcard."""
-    return not patterns or any(
-        fnmatch.fnmatch(step.task, pattern) or step.task.startswith(f"{pattern}:") or step.stage == pattern
-        for pattern in patterns
-    )
-
-
 def _short(reasons: Sequence[str]) -> str:
-    """The first reasons; `doit why` has them all."""
+    """The first reasons; `doit why` prints all of them."""
     more = len(reasons) - REASONS_IN_A_LINE
     return "; ".join(reasons[:REASONS_IN_A_LINE]) + (f"; and {more} more" if more > 0 else "")
-
-
-def _run(task: Task) -> Run | None:
-    return (task.meta or {}).get("run")
 
 
 def _cost(outcome: Outcome) -> str:

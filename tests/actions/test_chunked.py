@@ -1,4 +1,4 @@
-"""A method that takes a sequence piece by piece is held to the module's, and whatever its cache loses is noticed."""
+"""A method that takes a sequence chunk by chunk is compared with the module's, and errors in its cache are noticed."""
 
 import json
 from collections.abc import Callable
@@ -12,8 +12,9 @@ from tasks.actions.export_torchscript import action as export_torchscript
 from tasks.actions.verify import compare
 from tasks.errors import UserError
 from tasks.job import Job
-from tasks.pipeline.component_params import Machine
-from tasks.pipeline.graph import plan
+from tasks.pipeline.graph import build
+from tasks.pipeline.graph_inputs import GraphInputs, Machine
+from tasks.pipeline.stages.table import STAGES
 from tasks.pipeline.step import Step
 from tasks.runtimes.torchscript import TorchScriptModule
 from tasks.settings.compose import load
@@ -24,11 +25,11 @@ Change = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def steps(artifacts: Path, precision: str, folder: Path = GOLDEN / "cosyvoice1") -> dict[str, Step]:
-    """Export and verification of a language model, the recorded one by default, as a user's settings plan them."""
+    """Export and verification of a language model, the recorded one by default, as a user's settings give them."""
     words = ["model=cosyvoice", f"model.dir={folder}", f"artifacts={artifacts}"]
     words += [f"precision={precision}", "verify.trials=3", "verify.max_frames=40", "torchscript.target=portable"]
     (config,) = load(words, workdir=artifacts)
-    steps = plan(config, machine=Machine(), checkpoints={})
+    steps = build(GraphInputs(config, Machine(), {}), STAGES)
     return {step.stage: step for step in steps if "llm.llm" in step.name}
 
 
@@ -63,7 +64,7 @@ CHUNK_SIZE = "selfattention_layer_type: 'rel_selfattn'\n        static_chunk_siz
 
 
 @pytest.mark.parametrize("chunk_size", [0, 4])
-def test_a_model_whose_forward_looks_ahead_is_held_to_one_single_piece(tmp_path: Path, chunk_size: int) -> None:
+def test_a_model_whose_forward_looks_ahead_is_compared_with_one_single_chunk(tmp_path: Path, chunk_size: int) -> None:
     changes = {f"{CHUNK_SIZE}1": f"{CHUNK_SIZE}{chunk_size}"}
     folder = random_folder("cosyvoice1", tmp_path / "model", changes, parts=["llm"])
     planned = steps(tmp_path / "artifacts", "fp32", folder)

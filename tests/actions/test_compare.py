@@ -77,7 +77,8 @@ def test_report_has_every_number_of_every_trial(artifact):
 def test_slightly_wrong_weights_fail_with_trial_sizes_and_worst_element(artifact):
     change_weights(artifact, lambda weight: weight * 1.05)
     job = verify_job(COMPONENT, artifact)
-    with pytest.raises(UserError, match=r"6 of 6 trials.*trial 0 \(batch=2, frames=4\).*worst element \[") as raised:
+    expected = r"6 of 6 trials.*trial 0 \(batch=2, frames=4, mel=80\).*worst element \["
+    with pytest.raises(UserError, match=expected) as raised:
         run(job)
     assert not job.outputs["report"].exists()
     kept = artifact.with_name(f"{artifact.name}.failed-verification.json")
@@ -139,7 +140,9 @@ def test_truncated_artifact_is_a_clear_error(artifact):
 
 
 def test_batch_that_the_artifact_fixes_is_not_varied(artifact):
-    component = estimator_component(axes=COMPONENT["axes"] | {"batch": {"min": 2, "opt": 2, "max": 8}})
+    component = estimator_component(
+        axes=COMPONENT["axes"] | {"batch": {"min": 2, "opt": 2, "max": 8, "dynamic": False}}
+    )
     job = verify_job(component, artifact)
     run(job)
     trials = json.loads(job.outputs["report"].read_text())["trials"]
@@ -153,7 +156,7 @@ def test_torchscript_file_of_two_outputs_and_lengths_is_verified(tmp_path):
     export_torchscript.run(
         type(job)(job.step, "", job.inputs, {"zip": zip_file}, job.params | {"torchscript": settings})
     )
-    facts = run(verify_job(ENCODER, zip_file, runtime="torchscript_module"))
+    facts = run(verify_job(ENCODER, zip_file, runtime="tasks.runtimes.torchscript:open_artifact"))
     assert facts["provider"].startswith("TorchScript")
     assert facts["max_abs"] <= 1e-4
 

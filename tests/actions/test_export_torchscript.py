@@ -16,14 +16,15 @@ from tasks.actions.export_torchscript import action as export_torchscript
 from tasks.errors import UserError
 from tasks.job import Job
 from tasks.runtimes.torchscript import open_artifact
+from tasks.settings.component import ComponentSpec
 from tests.support import small_models
 from tests.support.golden_cases import GOLDEN, golden_case, golden_names
 
+LOADER = f"{small_models.__name__}:load_component"
 ENCODER = {
     "name": "flow.encoder",
     "part": "flow",
-    "loader": "tasks.models.cosyvoice.folder",
-    "module": "tasks.models.cosyvoice.encoder.upsample:UpsampleConformerEncoder",
+    "loader": "tasks.models.cosyvoice.folder:load_component",
     "kept_methods": [],
 }
 
@@ -54,7 +55,7 @@ def export_small(folder: Path, name: str, kept_methods: tuple[str, ...] = (), **
     torch.manual_seed(0)
     module: nn.Module = getattr(small_models, name)()
     torch.save(module.state_dict(), folder / "weights.pt")
-    component = {"name": name, "loader": small_models.__name__, "module": name, "kept_methods": list(kept_methods)}
+    component = {"name": name, "loader": LOADER, "kept_methods": list(kept_methods)}
     message = job(folder, component, folder / "weights.pt", folder / "none.yaml", **settings)
     return export_torchscript.run(message), message.outputs["zip"]
 
@@ -139,7 +140,7 @@ def test_kept_methods_share_the_weights_of_forward(tmp_path: Path, target: str) 
 @pytest.mark.parametrize("target", ["cpu", "portable"])
 def test_kept_methods_stay_callable(tmp_path: Path, target: str) -> None:
     _, path = export_small(tmp_path, "TwoMethods", ("forward_chunk",), target=target)
-    module = small_models.load_component({"module": "TwoMethods"}, config=path, weights=tmp_path / "weights.pt")
+    module = small_models.load_component(ComponentSpec("TwoMethods"), config=path, weights=tmp_path / "weights.pt")
     x, cache = torch.randn(2, 1, small_models.WIDTH), torch.randn(2, 1, small_models.WIDTH)
     exported = torch.jit.load(path)
     torch.testing.assert_close(exported.forward_chunk(x, cache=cache), module.forward_chunk(x, cache))
@@ -149,7 +150,7 @@ def test_kept_methods_stay_callable(tmp_path: Path, target: str) -> None:
 def test_a_runtime_calls_a_file_with_the_options_it_was_exported_for(tmp_path: Path) -> None:
     module = small_models.TwoMethods().eval()
     torch.save(module.state_dict(), tmp_path / "weights.pt")
-    component = {"name": "m", "loader": small_models.__name__, "module": "TwoMethods", "kept_methods": []}
+    component = {"name": "TwoMethods", "loader": LOADER, "kept_methods": []}
     message = job(tmp_path, component | {"options": {"scale": 3.0}}, tmp_path / "weights.pt", tmp_path / "none.yaml")
     export_torchscript.run(message)
     x = torch.randn(2, small_models.WIDTH)
@@ -179,7 +180,7 @@ def test_onednn_constants_that_could_not_be_read_back_are_left_out(tmp_path: Pat
     """torch writes them without their value; the file would fail to load."""
     facts, path = export_small(tmp_path, "Image", target="cpu")
     x = torch.randn(1, 3, 8, 8)
-    module = small_models.load_component({"module": "Image"}, config=path, weights=tmp_path / "weights.pt")
+    module = small_models.load_component(ComponentSpec("Image"), config=path, weights=tmp_path / "weights.pt")
     torch.testing.assert_close(torch.jit.load(path)(x), module(x), atol=1e-5, rtol=0)
     assert not facts["optimized_for_inference"]
 
@@ -247,7 +248,7 @@ def test_weights_that_are_not_finite_in_the_precision_are_named(tmp_path: Path, 
     state = small_models.TwoMethods().state_dict()
     state["second.bias"][3] = value
     torch.save(state, tmp_path / "bad.pt")
-    component = {"name": "m", "loader": small_models.__name__, "module": "TwoMethods", "kept_methods": []}
+    component = {"name": "TwoMethods", "loader": LOADER, "kept_methods": []}
     message = job(tmp_path, component, tmp_path / "bad.pt", tmp_path / "none.yaml", precision=precision)
     with pytest.raises(UserError, match=rf"bad.pt: weights are NaN or infinite in {precision} .got second.bias"):
         export_torchscript.run(message)

@@ -5,14 +5,16 @@ import math
 import pytest
 import torch
 
-from tasks.actions.inputs.generated import trials
+from tasks.actions.inputs.generated import Padding, generated_cases, make_case, trace_sample
 from tasks.errors import UserError
+from tasks.settings.component import ComponentSpec
 from tests.support.onnx_jobs import estimator_component
 
 
 def drawn(component=None, *, count=12, seed=0, max_size=1000, static=None, fixed=None):
-    component = component or estimator_component()
-    return list(trials(component, count=count, seed=seed, max_size=max_size, static=static or {}, fixed=fixed or {}))
+    spec = ComponentSpec.from_params(component or estimator_component())
+    static = static or {"mel": 80}
+    return list(generated_cases(spec, count=count, seed=seed, max_size=max_size, static=static, fixed=fixed or {}))
 
 
 def test_sizes_start_with_smallest_odd_usual_and_largest_allowed():
@@ -69,8 +71,8 @@ def encoder(**lengths):
     return {
         "name": "encoder",
         "inputs": {
-            "xs": {"shape": ["utterances", "tokens", "width"], "values": "normal"},
-            "xs_lens": {"shape": ["utterances"], "values": "lengths"} | lengths,
+            "xs": {"shape": ["utterances", "tokens", "width"]},
+            "xs_lens": {"shape": ["utterances"], "kind": "lengths"} | lengths,
         },
         "axes": {"utterances": {"min": 1, "opt": 1, "max": 4}, "tokens": {"min": 4, "opt": 25, "max": 60}},
     }
@@ -99,6 +101,60 @@ def test_axis_without_a_size_is_named():
         drawn(encoder())
 
 
-def test_unknown_kind_of_values_is_refused_with_the_known_ones():
-    with pytest.raises(UserError, match=r"xs_lens\.values.*noise.*normal, mask, time, lengths"):
-        drawn(encoder(values="noise"), static={"width": 6})
+def one_input(**declared):
+    inputs = {"ids": {"shape": ["n", "tokens"]} | declared}
+    axes = {"n": {"min": 1, "opt": 2, "max": 4}, "tokens": {"min": 4, "opt": 50, "max": 60}}
+    return {"name": "net", "inputs": inputs, "axes": axes}
+
+
+def test_integers_lie_between_their_bounds_and_reach_both():
+    values = torch.cat([case.inputs["ids"].flatten() for case in drawn(one_input(kind="integers", low=3, high=9))])
+    assert values.dtype == torch.int64
+    assert values.unique().tolist() == [3, 4, 5, 6, 7, 8, 9]
+
+
+def test_uniform_values_fill_their_range():
+    values = torch.cat([case.inputs["ids"].flatten() for case in drawn(one_input(kind="uniform", low=-2, high=5))])
+    assert -2 <= values.min() < -1.8
+    assert 4.8 < values.max() < 5
+
+
+def test_a_mask_can_be_boolean():
+    masks = [case.inputs["ids"] for case in drawn(one_input(kind="mask", dtype="bool"))]
+    assert {mask.dtype for mask in masks} == {torch.bool}
+    assert masks[1].all()
+    assert not masks[3].all()
+
+
+def test_a_component_with_values_that_are_only_recorded_has_no_generated_cases():
+    assert drawn(one_input(kind="recorded")) == []
+
+
+@pytest.mark.parametrize(
+    ("declared", "value"),
+    [
+        ({}, 1.0),
+        ({"kind": "uniform", "low": 2, "high": 3}, 2.0),
+        ({"kind": "uniform", "low": -3, "high": 0.5}, 0.5),
+        ({"kind": "integers", "low": 0, "high": 9}, 1),
+        ({"kind": "integers", "low": 5, "high": 9}, 5),
+        ({"kind": "integers", "low": -5, "high": -2}, -2),
+        ({"kind": "mask", "dtype": "bool"}, True),
+        ({"kind": "recorded"}, 1.0),
+        ({"kind": "recorded", "dtype": "int64"}, 0),
+    ],
+)
+def test_the_sample_that_is_traced_lies_within_the_bounds(declared, value):
+    spec = ComponentSpec.from_params(one_input(**declared))
+    sample = trace_sample(spec, {"n": 1, "tokens": 2})["ids"]
+    assert sample.tolist() == [[value, value]]
+    assert str(sample.dtype) == f"torch.{spec.inputs['ids'].dtype}"
+
+
+@pytest.mark.parametrize(("padding", "full"), [(Padding.none, True), (Padding.strong, False)])
+def test_padding_is_what_was_asked_for(padding, full):
+    spec = ComponentSpec.from_params(estimator_component())
+    sizes = {"batch": 2, "mel": 80, "frames": 50}
+    case = make_case(spec, sizes, padding=padding, random=torch.Generator().manual_seed(0))
+    assert (case.inputs["mask"].min() == 1) == full
+    assert case.sizes == sizes

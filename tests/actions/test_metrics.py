@@ -5,13 +5,13 @@ import math
 import pytest
 import torch
 
-from tasks.actions.verify.metrics import agreement
+from tasks.actions.verify.metrics import metrics
 
 STRICT = {"max_outside": 0.0, "max_peak_error": 1e-3, "min_snr_db": 80, "min_cosine": 0.9999999}
 
 
 def compared(found, reference, *, rtol=1e-2, atol=1e-4):
-    return agreement(torch.tensor(found), torch.tensor(reference), rtol=rtol, atol=atol)
+    return metrics(torch.tensor(found), torch.tensor(reference), rtol=rtol, atol=atol)
 
 
 def test_equal_tensors_pass_everything():
@@ -62,7 +62,7 @@ def test_silence_that_is_not_reproduced_fails():
 
 
 def test_masks_of_booleans_are_compared():
-    assert agreement(torch.tensor([True, False]), torch.tensor([True, True]), rtol=0, atol=0).outside == 0.5
+    assert metrics(torch.tensor([True, False]), torch.tensor([True, True]), rtol=0, atol=0).outside == 0.5
 
 
 def test_report_is_plain_json_with_what_is_not_finite_as_text():

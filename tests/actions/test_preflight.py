@@ -16,15 +16,17 @@ from tasks.actions.export_onnx import action as export_onnx
 from tasks.actions.preflight.action import run
 from tasks.actions.preflight.corners import run_corners
 from tasks.actions.preflight.memory import estimate_profiles
-from tasks.actions.preflight.operator_table import FORMATS, NOT_READ
+from tasks.actions.preflight.operator_table import load_table
 from tasks.actions.preflight.operators import check_operators, origin
 from tasks.errors import UserError
 from tasks.job import Job
+from tasks.settings.component import ComponentSpec, InputSpec
 from tasks.settings.shape_profiles import complete_profiles
 from tests.support.onnx_jobs import export_job, saved_weights, small_component
 from tests.support.onnx_samples import CHANNELS, component, small_estimator
 from tests.support.small_onnx_models import Unreadable
 
+SPEC = ComponentSpec.from_params(component())
 PUBLISHED = {"profile": {"frames": [4, 500, 3000]}}
 
 
@@ -110,11 +112,11 @@ def test_an_output_of_another_shape_than_declared_is_refused(tmp_path):
 def test_a_corner_too_large_for_the_memory_is_left_out_and_said_so(tmp_path):
     path = tmp_path / "small.onnx"
     onnx.save(small_estimator(), path)
-    model, profiles = load_graph(path), complete_profiles(component()["axes"], PUBLISHED)
-    memory = estimate_profiles(model, component(), profiles)
+    model, profiles = load_graph(path), complete_profiles(SPEC.axes, PUBLISHED)
+    memory = estimate_profiles(model, SPEC, profiles)
     corners = run_corners(
-        path, describe_graph(model), component(), profiles, memory=memory, threads=1,
-        watch=lambda items, **options: items, available=memory[0].corners["max"].peak,
+        path, describe_graph(model), SPEC, profiles, memory=memory, threads=1,
+        track=lambda items, **options: items, available=memory[0].corners["max"].peak,
     )  # fmt: skip
     assert [bool(corner.skipped) for corner in corners] == [False, False, True]
     assert "not run: would take about" in corners[2].skipped
@@ -179,30 +181,33 @@ def test_a_format_the_operator_is_not_read_for_is_a_warning():
 
 
 def test_an_opset_newer_than_the_table_is_a_warning():
-    assert "opset 23 is outside 9 to 20" in check_operators(small_estimator(opset=23)).warnings[0]
+    (warning,) = check_operators(small_estimator(opset=23)).warnings
+    assert "opset 23" in warning
+    assert "9 to 20" in warning
 
 
 def test_warnings_are_shown_where_the_step_shows_its_progress(tmp_path, monkeypatch):
     monkeypatch.setattr("tasks.progress._stream", io.StringIO())
     run(_job(tmp_path, small_estimator(opset=21)))
-    assert "warning: opset 21 is outside 9 to 20" in progress.stream().getvalue()
+    assert "warning: opset 21 " in progress.output().getvalue()
 
 
 def test_the_operator_table_holds_the_published_facts():
     table = json.loads((Path(__file__).parents[1] / "golden/tensorrt_api/onnx_operators.json").read_text())["operators"]
-    assert {name for name, row in table.items() if not row["supported"]} == NOT_READ
+    operators = load_table("10.1")
+    assert {name for name, row in table.items() if row["supported"]} == operators.formats.keys()
     for name, row in table.items():
         if row["supported"]:
-            assert {kind.replace("INF64", "INT64") for kind in row["types"]} == FORMATS[name]
+            assert {kind.replace("INF64", "INT64") for kind in row["types"]} == operators.formats[name]
 
 
 def test_memory_grows_with_the_sizes_and_names_the_largest_tensor():
     model = small_estimator()
-    (memory,) = estimate_profiles(model, component(), [{"frames": (4, 50, 300), "batch": (2, 2, 2)}])
+    (memory,) = estimate_profiles(model, SPEC, [{"frames": (4, 50, 300), "batch": (2, 2, 2)}])
     tensor = 2 * CHANNELS * 4  # bytes per frame of one activation
     assert memory.corners["max"].peak == 2 * tensor * 300 + 0
     assert memory.corners["max"].largest_bytes == tensor * 300
-    assert memory.corners["max"].untold == 0
+    assert memory.corners["max"].unknown_sizes == 0
 
 
 def test_quadratic_growth_is_a_warning_with_advice():
@@ -216,7 +221,7 @@ def test_quadratic_growth_is_a_warning_with_advice():
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, CHANNELS, "frames"])],
         [helper.make_tensor_value_info("out", TensorProto.FLOAT, [2, CHANNELS, "frames"])],
     )
-    declared = {"inputs": {"x": {"shape": [2, CHANNELS, "frames"]}}}
+    declared = ComponentSpec("g", inputs={"x": InputSpec((2, CHANNELS, "frames"))})
     (memory,) = estimate_profiles(helper.make_model(attention), declared, [{"frames": (4, 500, 15000)}])
     assert memory.corners["max"].largest == "scores"
     assert "1.7 GiB per context at its maximum" in memory.warnings()[0]
@@ -234,7 +239,7 @@ def test_a_view_takes_no_memory_of_its_own():
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["frames"])],
         [helper.make_tensor_value_info("out", TensorProto.FLOAT, ["frames"])],
     )
-    declared = {"inputs": {"x": {"shape": ["frames"]}}}
+    declared = ComponentSpec("g", inputs={"x": InputSpec(("frames",))})
     (memory,) = estimate_profiles(helper.make_model(graph), declared, [{"frames": (10, 10, 10)}])
     assert memory.corners["min"].peak == 80
 

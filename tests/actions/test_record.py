@@ -10,6 +10,7 @@ from tasks.errors import UserError
 from tasks.job import Job
 from tasks.models.cosyvoice.folder import load_part
 from tasks.models.loading.checkpoint_file import open_checkpoint
+from tasks.plain_data import plain
 from tasks.settings.compose import load
 from tests.support.folders import changed_weights, config_of, weights_of
 from tests.support.golden_cases import GOLDEN
@@ -27,8 +28,8 @@ def job_of(family, folder, *, weights=None):
         inputs={"config": config_of(family), "weights": weights or weights_of(family, "flow")},
         outputs={"recorded": folder / "recorded.pt"},
         params={
-            "component": {"name": declared.name, "part": declared.part, "inputs": dict.fromkeys(declared.inputs)},
-            "recorder": declared.recorder.module,
+            "component": {"name": declared.name, "part": declared.part, "inputs": plain(declared.inputs)},
+            "recorder": declared.recorder,
         },
     )
 
@@ -42,7 +43,7 @@ def recorded(request, tmp_path_factory):
     return request.param, flow, open_checkpoint(job.outputs["recorded"]), facts
 
 
-def test_the_receipt_tells_the_calls_and_their_shapes(recorded):
+def test_the_receipt_lists_the_calls_and_their_shapes(recorded):
     _, _, tensors, facts = recorded
     assert list(facts["calls"]) == [
         f"{utterance}.step{step}" for utterance in ("without_prompt", "with_prompt") for step in (0, 5, 9)
@@ -89,9 +90,9 @@ def test_the_same_model_gives_the_same_bytes(tmp_path):
     assert one == other
 
 
-def test_a_model_that_feeds_its_own_estimator_nan_is_told_and_nothing_is_written(tmp_path):
+def test_a_model_whose_own_estimator_gets_nan_is_reported_and_nothing_is_written(tmp_path):
     weights = changed_weights("cosyvoice2", tmp_path, lambda state: state["encoder_proj.weight"].fill_(3e38))
     job = job_of("cosyvoice2", tmp_path, weights=weights)
-    with pytest.raises(UserError, match=r"itself feeds \S+ NaN or Inf.*without_prompt\.step0/mu"):
+    with pytest.raises(UserError, match=r"inputs of \S+ are NaN or Inf.*without_prompt\.step0/mu"):
         run(job)
     assert not job.outputs["recorded"].exists()

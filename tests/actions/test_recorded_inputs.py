@@ -1,21 +1,22 @@
-"""Recorded inputs become trials: read by name, cut to the artifact's range, left out with a reason, or refused."""
+"""Recorded inputs become cases: read by name, cut to the artifact's range, left out with a reason, or refused."""
 
 import pytest
 import torch
 
-from tasks.actions.inputs.recorded import recorded_trials
+from tasks.actions.inputs.recorded import recorded_cases
 from tasks.errors import UserError
 from tasks.models.loading.checkpoint_file import save_checkpoint
+from tasks.settings.component import ComponentSpec
 
 MEL = ["batch", 3, "frames"]
 COMPONENT = {
     "name": "small",
     "inputs": {
-        "x": {"shape": MEL, "values": "normal"},
-        "mask": {"shape": ["batch", 1, "frames"], "values": "mask"},
-        "t": {"shape": ["batch"], "values": "time"},
+        "x": {"shape": MEL},
+        "mask": {"shape": ["batch", 1, "frames"], "kind": "mask"},
+        "t": {"shape": ["batch"], "kind": "time"},
     },
-    "axes": {"batch": {"min": 2, "max": 4, "multiple_of": 2}, "frames": {"min": 4, "max": 30}},
+    "axes": {"batch": {"min": 2, "opt": 2, "max": 4, "multiple_of": 2}, "frames": {"min": 4, "opt": 9, "max": 30}},
 }
 
 
@@ -30,10 +31,10 @@ def file_of(folder, tensors, *, name="real.pt"):
 
 def tried(path, *, component=COMPONENT, fixed=None):
     inputs = {"artifact": path, "recorded 1": path}
-    return recorded_trials(inputs, component, fixed=fixed or {}, first=7)
+    return recorded_cases(inputs, ComponentSpec.from_params(component), fixed=fixed or {}, first=7)
 
 
-def test_one_call_is_one_trial_with_its_inputs_in_the_declared_order(tmp_path):
+def test_one_call_is_one_case_with_its_inputs_in_the_declared_order(tmp_path):
     given = call(10)
     (trial,), left_out = tried(file_of(tmp_path, dict(reversed(given.items()))))
     assert not left_out
@@ -50,7 +51,7 @@ def test_a_file_may_hold_several_calls_and_further_tensors(tmp_path):
     assert torch.equal(trials[1].inputs["x"], calls["second/step9"]["x"])
 
 
-def test_numbers_are_given_in_fp32_as_every_trial_has_them(tmp_path):
+def test_numbers_are_given_in_fp32_as_every_case_has_them(tmp_path):
     (trial,), _ = tried(file_of(tmp_path, {name: value.half() for name, value in call(10).items()}))
     assert {value.dtype for value in trial.inputs.values()} == {torch.float32}
 
@@ -64,7 +65,7 @@ def test_a_call_longer_than_the_artifact_takes_is_cut_at_its_end(tmp_path):
 
 
 def test_lengths_would_be_wrong_after_a_cut_so_such_a_call_is_left_out(tmp_path):
-    lengths = {"lens": {"shape": ["batch"], "values": "lengths", "dtype": "int32"}}
+    lengths = {"lens": {"shape": ["batch"], "kind": "lengths"}}
     component = COMPONENT | {"inputs": COMPONENT["inputs"] | lengths}
     path = file_of(tmp_path, call(50) | {"lens": torch.tensor([50, 20])})
     assert tried(path, component=component) == ([], ["real.pt: frames=50, allowed 4 to 30"])

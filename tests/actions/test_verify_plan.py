@@ -1,4 +1,4 @@
-"""A plan is held against the original module over each of its profiles, and its latency and memory are told."""
+"""A plan is compared with the original module over each of its profiles, and its latency and memory are reported."""
 
 import json
 from dataclasses import replace
@@ -36,7 +36,7 @@ def _job(folder, *, profiles, model=None, text="", verify=None) -> Job:
             "precision": {"name": "fp32"},
             "verify": LIMITS | {"trials": 5, "seed": 0, "max_frames": 20, "device": "cpu"} | (verify or {}),
             "tensorrt": {"profiles": profiles},
-            "runtime": "tests.support.simulated_runtime",
+            "runtime": "tests.support.simulated_runtime:open_artifact",
         },
     )
 

@@ -99,7 +99,7 @@ def test_no_end_of_text_is_left_where_ids_are_speech(folders: dict[str, Path], f
 
 def test_a_configuration_of_newer_transformers_leaves_one_dtype() -> None:
     model: Any = load_part("llm", config=config_of("cosyvoice3"), weights=weights_of("cosyvoice3", "llm"))
-    served = model.served_config({"dtype": "float32", "hidden_size": 64})
+    served = model.vllm_config({"dtype": "float32", "hidden_size": 64})
     assert (served["torch_dtype"], served.get("dtype")) == ("bfloat16", None)
 
 
@@ -108,8 +108,8 @@ def test_the_live_model_is_not_changed_by_exporting_it(family: str) -> None:
     model: Any = load_part("llm", config=config_of(family), weights=weights_of(family, "llm"))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     config, head = model.llm.model.config.to_dict(), model.llm.model.lm_head
-    served = model.served_tensors()
-    model.served_config({"vocab_size": 1})
+    served = model.vllm_tensors()
+    model.vllm_config({"vocab_size": 1})
     for tensor in served.values():
         tensor.zero_()
     after = model.state_dict()

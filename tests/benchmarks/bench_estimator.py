@@ -28,6 +28,7 @@ from tasks.models.cosyvoice.folder import load_component
 from tasks.plain_data import plain
 from tasks.runtimes.eager import PyTorchModule
 from tasks.runtimes.onnxruntime_.session import open_artifact
+from tasks.settings.component import ComponentSpec
 from tasks.settings.compose import load
 
 
@@ -58,9 +59,9 @@ def main() -> None:
 
 def _eager(model: str, folder: Path) -> PyTorchModule:
     (config,) = load([f"model={model}", f"model.dir={folder}"], workdir=Path.cwd())
-    component = plain(config.model.components["flow_decoder_estimator"])
+    component = ComponentSpec.from_params(plain(config.model.components["flow_decoder_estimator"]))
     module = load_component(component, config=folder / config.model.config, weights=folder / "flow.pt")
-    return PyTorchModule(module, options=component["options"], device="cpu")
+    return PyTorchModule(module, options=component.options, device="cpu")
 
 
 def _inputs(frames: int) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
     python -m tests.benchmarks.full_size cosyvoice build/cosyvoice
     python -m tests.benchmarks.bench_export cosyvoice build/cosyvoice precision=fp32,fp16
 
-Everything is built anew in a folder of its own. Further words go to doit as they are.
+Everything is built in a folder of its own. Further words go to doit as they are.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         artifacts = (options.artifacts or Path(scratch) / "artifacts").absolute()
         if artifacts.exists():
-            parser.error(f"{artifacts} is there already: what lies in it would not be built anew")
+            parser.error(f"{artifacts} exists: what is in it would not be built again")
         code = _exported(options.model, options.folder, artifacts, words)
         _print_table(artifacts / options.model)
         if (estimator := artifacts / options.model / ESTIMATOR).exists():
@@ -50,13 +50,13 @@ def _run(module: str, *words: object) -> int:
 def _print_table(folder: Path) -> None:
     print(f"{'step':62}{'seconds':>8}{'peak MB':>9}{'MB':>9}{'nodes':>7}{'max abs':>10}{'SNR dB':>8}")
     for receipt in _receipts(folder):
-        facts, run = receipt["facts"], receipt["run"]
+        results, execution = receipt["results"], receipt["execution"]
         size = sum(output["size"] for output in receipt["outputs"].values())
-        cells = [f"{run['seconds']:8.1f}", f"{run['peak_memory'] / 1e6:9,.0f}", f"{size / 1e6:9,.1f}"]
+        cells = [f"{execution['seconds']:8.1f}", f"{execution['peak_memory'] / 1e6:9,.0f}", f"{size / 1e6:9,.1f}"]
         cells += [
-            f"{facts.get('nodes', ''):>7}",
-            f"{facts.get('max_abs', ''):>10}",
-            f"{facts.get('min_snr_db', ''):>8}",
+            f"{results.get('nodes', ''):>7}",
+            f"{results.get('max_abs', ''):>10}",
+            f"{results.get('min_snr_db', ''):>8}",
         ]
         print(f"{receipt['step']:62}{''.join(cells)}", flush=True)
 

@@ -1,6 +1,6 @@
 """What a run with nothing to do costs, beside starting Python with doit and Hydra and composing the settings.
 
-    doit export_all && python -m tests.benchmarks.bench_nothing_to_do
+    doit export_all && python -m tests.benchmarks.bench_nothing_to_do [SETTING...]
 
 Runs both in turns and prints medians and their ratio. Not part of the test run: a busy machine would fail it.
 """
@@ -12,21 +12,23 @@ import time
 
 ROUNDS = 10
 BASELINE = (
+    "import sys\n"
     "from doit.doit_cmd import DoitMain\n"
     "from pathlib import Path\n"
     "from tasks.settings.compose import load\n"
-    "load([], workdir=Path.cwd())\n"
+    "load(sys.argv[1:], workdir=Path.cwd())\n"
 )
-COMMANDS = {
-    "python, doit, Hydra and composing": [sys.executable, "-c", BASELINE],
-    "doit export_all with nothing to do": [sys.executable, "-m", "doit", "export_all"],
-}
 
 
 def main() -> None:
-    seconds: dict[str, list[float]] = {name: [] for name in COMMANDS}
+    settings = sys.argv[1:]
+    commands = {
+        "python, doit, Hydra and composing": [sys.executable, "-c", BASELINE, *settings],
+        "doit export_all with nothing to do": [sys.executable, "-m", "doit", "export_all", *settings],
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in commands}
     for _ in range(ROUNDS):
-        for name, command in COMMANDS.items():
+        for name, command in commands.items():
             started = time.perf_counter()
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             seconds[name].append(time.perf_counter() - started)

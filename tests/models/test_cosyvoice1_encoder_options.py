@@ -1,4 +1,4 @@
-"""Encoder options that the published classes have and no shipped model uses: macaron, convolution, activations."""
+"""Encoder options of the original classes that no released model uses: macaron, convolution, activations."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ def _without_gradients():
 
 
 def conformer(**options) -> ConformerEncoder:
-    """With weights, and running means of a batch norm, that are all different from their initial values."""
+    """An encoder whose weights and batch norm statistics all differ from their initial values."""
     torch.manual_seed(0)
     encoder = ConformerEncoder(**SIZES, **PLAIN, **options).eval()
     for tensor in encoder.state_dict().values():
@@ -40,7 +40,7 @@ def sequence(length: int = 9) -> tuple[Tensor, Tensor]:
 
 
 def written_out(layer: nn.Module, x: Tensor, bias: Tensor, positions: Tensor, *, valid: Tensor, past: int) -> Tensor:
-    """A layer with macaron and convolution, from the parameters under their published names alone."""
+    """The formula of a layer with macaron and convolution, from its parameters by their original names."""
     weights = layer.state_dict()
 
     def norm(x: Tensor, name: str, eps: float = EPS) -> Tensor:
@@ -59,7 +59,7 @@ def written_out(layer: nn.Module, x: Tensor, bias: Tensor, positions: Tensor, *,
     kernel = weights["conv_module.depthwise_conv.weight"]
     if past:
         value_0, gate_0 = weights["conv_module.pointwise_conv1.bias"].chunk(2)
-        edge = (value_0 * gate_0.sigmoid()).expand(len(x), past, -1)  # what a zero before the start becomes
+        edge = (value_0 * gate_0.sigmoid()).expand(len(x), past, -1)  # the gated value of zero padding
         gated = torch.cat((edge, value * gate.sigmoid()), dim=1)
         windows = gated.unfold(1, past + 1, 1)
     else:
@@ -78,7 +78,7 @@ def written_out(layer: nn.Module, x: Tensor, bias: Tensor, positions: Tensor, *,
 
 
 @pytest.mark.parametrize("options", CONVOLUTIONS)
-def test_a_layer_with_macaron_and_convolution_is_the_published_formula(options):
+def test_a_layer_with_macaron_and_convolution_follows_its_formula(options):
     layer = conformer(**options).encoders[0]
     x, positions = torch.randn(2, 7, 16), torch.randn(1, 13, 16)
     valid = torch.arange(7) < torch.tensor([[7], [4]])[:, None]
@@ -90,7 +90,7 @@ def test_a_layer_with_macaron_and_convolution_is_the_published_formula(options):
 
 
 @pytest.mark.parametrize("options", [*CONVOLUTIONS, {"use_cnn_module": False}, {"macaron_style": False}])
-def test_it_is_scripted_and_what_padding_holds_has_no_influence(options):
+def test_it_can_be_scripted_and_padding_has_no_influence(options):
     encoder, (xs, lengths) = conformer(**options), sequence()
     hidden, _ = torch.jit.freeze(torch.jit.script(encoder), preserved_attrs=["forward_chunk"])(xs, lengths)
     assert worst(hidden, encoder(xs, lengths)[0]) <= 1e-5
@@ -110,13 +110,13 @@ def test_chunks_with_both_caches_add_up_to_the_whole_sequence():
     assert worst(torch.cat(parts, dim=1), whole) <= 1e-5
 
 
-def test_it_is_exported(tmp_path):
+def test_it_can_be_exported(tmp_path):
     encoder, path = conformer(), tmp_path / "encoder.onnx"
     exporting.export_encoder(encoder, path, dynamo=False)
     assert max(exporting.worst_at(encoder, path, exporting.encoder_inputs(encoder, n)) for n in (5, 23)) <= 2e-5
 
 
-def test_the_activation_is_the_one_that_the_yaml_names():
+def test_the_activation_is_that_of_the_yaml():
     options = SIZES | PLAIN | {"input_layer": "linear_legacy"}
     assert isinstance(TransformerEncoder(**options).encoders[0].feed_forward.activation, nn.ReLU)
     assert isinstance(
@@ -132,23 +132,25 @@ def test_either_input_layer_goes_with_either_encoder():
 
 
 @pytest.mark.parametrize(
-    ("options", "shown"),
+    ("option", "value"),
     [
-        ({"activation_type": "snake"}, "activation"),
-        ({"cnn_module_kernel": 4}, "odd kernel"),
-        ({"cnn_module_norm": "group_norm"}, "no such norm"),
-        ({"normalize_before": False}, "normalize_before"),
-        ({"input_layer": "conv2d"}, "input layer"),
+        ("activation_type", "snake"),
+        ("cnn_module_kernel", 4),
+        ("cnn_module_norm", "group_norm"),
+        ("normalize_before", False),
+        ("input_layer", "conv2d"),
     ],
 )
-def test_what_is_not_there_is_refused(options, shown):
-    with pytest.raises(UserError, match=shown):
-        ConformerEncoder(**SIZES | PLAIN | options)
+def test_an_unsupported_option_is_named(option, value):
+    with pytest.raises(UserError) as caught:
+        ConformerEncoder(**SIZES | PLAIN | {option: value})
+    assert (caught.value.where, caught.value.value) == (option, value)
 
 
 @pytest.mark.parametrize("encoder", [ConformerEncoder, TransformerEncoder])
-def test_positions_that_a_yaml_leaves_out_are_not_taken_for_the_usual_ones(encoder):
-    """The published default is another encoding, with weights of the same names and shapes."""
+def test_an_omitted_position_encoding_is_refused(encoder):
+    """The original default is another encoding, with weights of the same names and shapes."""
     given = {name: value for name, value in PLAIN.items() if name != "pos_enc_layer_type"}
-    with pytest.raises(UserError, match="pos_enc_layer_type"):
+    with pytest.raises(UserError) as caught:
         encoder(**SIZES, **given)
+    assert caught.value.where == "pos_enc_layer_type"

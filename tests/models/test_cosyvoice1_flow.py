@@ -1,4 +1,4 @@
-"""CosyVoice 1's flow against the recorded outputs of the published one, eager, scripted and exported."""
+"""CosyVoice 1's flow compared with recorded outputs of the original, eager, scripted and exported."""
 
 import math
 from functools import cache
@@ -16,18 +16,13 @@ from tests.support.golden_cases import golden_case, golden_names
 from tests.support.replay import replay_draws, worst
 
 FAMILY = "cosyvoice1"
-COMPONENTS = {
-    "flow.encoder": "encoder.conformer:ConformerEncoder",
-    "flow.decoder.estimator": "estimator.unet:ConditionalDecoder",
-    "flow.length_regulator": "flow.length_regulator:InterpolateRegulator",
-}
-# The default exporter, dynamo, meets the recorded cases in the tests of the whole workflow.
+# The workflow tests compare the default exporter, dynamo, with the recorded cases.
 EXPORTERS = pytest.mark.parametrize("dynamo", [False], ids=["torchscript"])
 
 
 @cache
 def module_of(name: str) -> nn.Module:
-    return load_component(component(name, COMPONENTS[name]), config=config_of(FAMILY), weights=weights_of(FAMILY))
+    return load_component(component(name), config=config_of(FAMILY), weights=weights_of(FAMILY))
 
 
 @cache

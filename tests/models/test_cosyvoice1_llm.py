@@ -1,4 +1,4 @@
-"""The language model of CosyVoice 1 against the recorded outputs of the published one, in eager mode and scripted."""
+"""The language model of CosyVoice 1 compared with recorded outputs of the original, in eager mode and scripted."""
 
 from functools import cache
 
@@ -42,7 +42,7 @@ def next_chunk(llm: nn.Module, case: Case, attention: Tensor, convolution: Tenso
 
 @MODES
 @torch.no_grad()
-def test_text_encoder_is_as_published(mode):
+def test_text_encoder_matches_the_original(mode):
     case = golden_case(FAMILY, "text_encoder")
     encoded, valid = encoder("text_encoder", mode)(**case.inputs, decoding_chunk_size=1, num_decoding_left_chunks=-1)
     assert worst(encoded, case.outputs["ys"]) < 1e-4
@@ -50,7 +50,7 @@ def test_text_encoder_is_as_published(mode):
 
 
 @torch.no_grad()
-def test_encoded_text_is_as_published():
+def test_encoded_text_matches_the_original():
     case, model = golden_case(FAMILY, "lm_encode"), language_model()
     rows, lengths = model.encode(model.text_embedding(case.inputs["ids"]), case.inputs["ids_lens"])
     assert worst(rows, case.outputs["encoder_out"]) < 1e-4
@@ -59,7 +59,7 @@ def test_encoded_text_is_as_published():
 
 @MODES
 @torch.no_grad()
-def test_full_forward_is_as_published(mode):
+def test_full_forward_matches_the_original(mode):
     case = golden_case(FAMILY, "llm_forward")
     hidden, valid = encoder("llm", mode)(**case.inputs)
     assert worst(hidden, case.outputs["ys"]) < 1e-4
@@ -68,7 +68,7 @@ def test_full_forward_is_as_published(mode):
 
 @MODES
 @torch.no_grad()
-def test_successive_chunks_are_as_published(mode):
+def test_successive_chunks_match_the_original(mode):
     attention, convolution = torch.zeros(0, 0, 0, 0), torch.zeros(0, 0, 0, 0)
     for name in CHUNKS:
         case = golden_case(FAMILY, name)
@@ -79,7 +79,7 @@ def test_successive_chunks_are_as_published(mode):
 
 @MODES
 @torch.no_grad()
-def test_a_limited_cache_is_as_published(mode):
+def test_a_limited_cache_matches_the_original(mode):
     case = golden_case(FAMILY, "llm_chunk_req6")
     earlier = golden_tensor(FAMILY, "llm_chunk3.out.att_cache")
     hidden, attention, _ = next_chunk(encoder("llm", mode), case, earlier, torch.zeros(0, 0, 0, 0))
@@ -88,14 +88,14 @@ def test_a_limited_cache_is_as_published(mode):
 
 
 @pytest.mark.parametrize("name", ["lm_inference_emb", "lm_inference_noemb"])
-def test_inference_speaks_the_published_tokens(name, monkeypatch):
+def test_inference_generates_the_recorded_tokens(name, monkeypatch):
     case, model = golden_case(FAMILY, name), language_model()
     monkeypatch.setattr(model, "sampling", greedy_until(12, eos=model.eos, speech_tokens=60))
     tokens = model.inference(**case.inputs, sampling=25, max_token_text_ratio=4, min_token_text_ratio=2)
     assert list(tokens) == case.outputs["tokens"].tolist()
 
 
-def test_inference_with_a_scripted_llm_speaks_the_same_tokens(monkeypatch):
+def test_inference_with_a_scripted_llm_generates_the_same_tokens(monkeypatch):
     case, model = golden_case(FAMILY, "lm_inference_emb"), language_model()
     monkeypatch.setattr(model, "sampling", greedy_until(12, eos=model.eos, speech_tokens=60))
     monkeypatch.setitem(model._modules, "llm", encoder("llm", "scripted"))
@@ -103,14 +103,14 @@ def test_inference_with_a_scripted_llm_speaks_the_same_tokens(monkeypatch):
     assert list(tokens) == case.outputs["tokens"].tolist()
 
 
-def test_inference_ends_at_the_longest_length(monkeypatch):
+def test_inference_ends_at_the_maximum_length(monkeypatch):
     case, model = golden_case(FAMILY, "lm_inference_emb"), language_model()
     monkeypatch.setattr(model, "sampling", greedy_until(10**9, eos=model.eos, speech_tokens=60))
     tokens = model.inference(**case.inputs, sampling=25, max_token_text_ratio=3, min_token_text_ratio=2)
     assert len(list(tokens)) == 3 * case.inputs["text"].size(1)
 
 
-def test_loss_accuracy_and_gradients_are_as_published(monkeypatch):
+def test_loss_accuracy_and_gradients_match_the_original(monkeypatch):
     case = golden_case(FAMILY, "loss_llm")
     result, norms = loss_and_gradients(language_model(), FAMILY, "loss_llm", "loss_llm", monkeypatch)
     assert result["loss"].item() == pytest.approx(case.outputs["loss"].item(), rel=1e-4)
@@ -118,14 +118,14 @@ def test_loss_accuracy_and_gradients_are_as_published(monkeypatch):
     assert norms == pytest.approx(case.flags["grad_norms"], rel=1e-3, abs=1e-6)
 
 
-def test_training_leaves_the_batch_as_it_was():
+def test_training_does_not_change_the_batch():
     batch = golden_case(FAMILY, "loss_llm").inputs
     language_model()(batch, "cpu")
     for name, value in golden_case(FAMILY, "loss_llm").inputs.items():
         assert torch.equal(batch[name], value)
 
 
-def test_seeded_sampling_draws_the_published_tokens():
+def test_seeded_sampling_draws_the_recorded_tokens():
     case = golden_case(FAMILY, "sampling")
     logp, decoded = case.inputs["logp"], case.inputs["decoded"].tolist()
     for seed in range(24):

@@ -1,4 +1,4 @@
-"""CosyVoice 3's flow against the recorded outputs of the published one, eager and exported."""
+"""CosyVoice 3's flow compared with recorded outputs of the original, eager and exported."""
 
 import math
 from functools import cache
@@ -17,16 +17,12 @@ from tests.support.golden_cases import golden_case, golden_names
 from tests.support.replay import worst
 
 FAMILY = "cosyvoice3"
-COMPONENTS = {
-    "flow.pre_lookahead_layer": "encoder.lookahead:PreLookaheadLayer",
-    "flow.decoder.estimator": "estimator.dit:DiT",
-}
-# The default exporter, dynamo, meets the recorded cases in the tests of the whole workflow.
+# The workflow tests compare the default exporter, dynamo, with the recorded cases.
 EXPORTERS = pytest.mark.parametrize("dynamo", [False], ids=["torchscript"])
 
 
 def load(name: str) -> nn.Module:
-    return load_component(component(name, COMPONENTS[name]), config=config_of(FAMILY), weights=weights_of(FAMILY))
+    return load_component(component(name), config=config_of(FAMILY), weights=weights_of(FAMILY))
 
 
 module_of = cache(load)
@@ -155,13 +151,13 @@ def test_a_long_skip_connection_mixes_the_last_features_with_the_first():
 
 
 @torch.no_grad()
-def test_an_estimator_without_a_speakers_width_hears_no_speaker():
+def test_an_estimator_without_a_speaker_width_ignores_the_speaker():
     estimator, inputs = small_estimator(), exporting.estimator_inputs(9)
     assert estimator.input_embed.proj.in_features == 240
     assert torch.equal(estimator(**inputs), estimator(**{**inputs, "spks": inputs["spks"] + 1}))
 
 
-def test_the_speaker_stays_an_input_of_an_exported_estimator_that_does_not_hear_it(tmp_path):
+def test_the_speaker_stays_an_input_of_an_exported_estimator_that_ignores_it(tmp_path):
     estimator, path = small_estimator(long_skip_connection=True), tmp_path / "estimator.onnx"
     exporting.export(estimator, path, dynamo=True)
     assert exporting.worst_at(estimator, path, exporting.estimator_inputs(23)) <= 5e-5

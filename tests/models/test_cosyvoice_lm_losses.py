@@ -1,4 +1,4 @@
-"""The losses of the language models: label smoothing against its definition, preferences against recorded values."""
+"""Losses of the language models: label smoothing follows its definition, preference losses match recorded values."""
 
 import pytest
 import torch
@@ -38,7 +38,7 @@ def test_smoothing_shares_probability_among_the_other_tokens(predictions):
 
 @FAMILIES
 @pytest.mark.parametrize("name", golden_names("cosyvoice1", "dpo_loss"))
-def test_preference_loss_is_as_published(family, name):
+def test_preference_loss_matches_the_original(family, name):
     case = golden_case(family, name)
     result = DPOLoss(**case.flags)(*(case.inputs[key] for key in ("pc", "pr", "rc", "rr")))
     for key, value in case.outputs.items():

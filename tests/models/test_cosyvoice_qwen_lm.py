@@ -1,5 +1,6 @@
-"""The language models of CosyVoice 2 and 3 against the recorded outputs of the published ones."""
+"""The language models of CosyVoice 2 and 3 compared with recorded outputs of the originals."""
 
+import re
 import sys
 from functools import cache
 from typing import Any
@@ -41,10 +42,10 @@ def greedy(monkeypatch):
 
 
 @FAMILIES
-def test_special_tokens_are_the_published_ones(family):
-    special, published = language_model(family).special, golden_record(family)["ids"]
-    assert (special.eos, special.fill) == (published["eos"], published["fill"])
-    assert [special.stops[0], special.stops[-1]] == published["stop_token_ids"]
+def test_special_tokens_are_the_recorded_ones(family):
+    special, recorded = language_model(family).special, golden_record(family)["ids"]
+    assert (special.eos, special.fill) == (recorded["eos"], recorded["fill"])
+    assert [special.stops[0], special.stops[-1]] == recorded["stop_token_ids"]
 
 
 def test_the_end_of_an_instruction_is_what_the_folders_tokenizer_makes_of_it():
@@ -53,7 +54,7 @@ def test_the_end_of_an_instruction_is_what_the_folders_tokenizer_makes_of_it():
 
 @FAMILIES
 @torch.no_grad()
-def test_hidden_states_of_padded_rows_are_as_published(family):
+def test_hidden_states_of_padded_rows_match_the_original(family):
     case = golden_case(family, "qwen_forward")
     hidden, valid = language_model(family).llm(case.inputs["xs"], case.inputs["xs_lens"])
     assert worst(hidden, case.outputs["ys"]) < 1e-4
@@ -62,7 +63,7 @@ def test_hidden_states_of_padded_rows_are_as_published(family):
 
 @FAMILIES
 @torch.no_grad()
-def test_successive_steps_are_as_published(family):
+def test_successive_steps_match_the_original(family):
     cache_so_far = None
     for name in golden_names(family, "qwen_step"):
         case = golden_case(family, name)
@@ -83,7 +84,7 @@ def cached(cache_so_far: Any, layer: int) -> tuple[Tensor, Tensor]:
 
 @FAMILIES
 @pytest.mark.parametrize("name", ["lm_inference_prompt", "lm_inference_noprompt"])
-def test_inference_speaks_the_published_tokens(family, name, greedy):
+def test_inference_generates_the_recorded_tokens(family, name, greedy):
     case = golden_case(family, name)
     tokens = greedy(family, cap=13).inference(
         **case.inputs, sampling=25, max_token_text_ratio=4, min_token_text_ratio=2
@@ -93,7 +94,7 @@ def test_inference_speaks_the_published_tokens(family, name, greedy):
 
 @FAMILIES
 @pytest.mark.parametrize("name", ["lm_bistream_a", "lm_bistream_b"])
-def test_text_in_pieces_is_spoken_in_the_published_tokens(family, name, greedy):
+def test_text_in_pieces_gives_the_recorded_tokens(family, name, greedy):
     case = golden_case(family, name)
     pieces = [tensor for key, tensor in case.inputs.items() if key.startswith("piece")]
     prompt = case.inputs["prompt_text"], case.inputs["prompt_speech_token"]
@@ -102,7 +103,7 @@ def test_text_in_pieces_is_spoken_in_the_published_tokens(family, name, greedy):
 
 
 @FAMILIES
-def test_text_in_pieces_ends_even_if_the_model_never_does(family, greedy):
+def test_text_in_pieces_ends_even_if_the_model_generates_no_end(family, greedy):
     case = golden_case(family, "lm_bistream_b")
     model, prompt = greedy(family, cap=10**9), (case.inputs["prompt_text"], case.inputs["prompt_speech_token"])
     tokens = list(model.inference_bistream([case.inputs["piece0"]], *prompt, sampling=25, max_token_text_ratio=9))
@@ -110,7 +111,7 @@ def test_text_in_pieces_ends_even_if_the_model_never_does(family, greedy):
 
 
 @FAMILIES
-def test_no_stop_token_comes_before_the_shortest_length(family, monkeypatch):
+def test_no_stop_token_comes_before_the_minimum_length(family, monkeypatch):
     model, case = language_model(family), golden_case(family, "lm_inference_prompt")
 
     def stop_first(logp, _decoded, _top_k):
@@ -123,7 +124,7 @@ def test_no_stop_token_comes_before_the_shortest_length(family, monkeypatch):
 
 
 def test_an_instruction_may_begin_the_text_where_there_is_no_prompt(greedy):
-    """As a text in another language than the speaker's is given: its prompt is left out, the instruction is not."""
+    """Cross-lingual synthesis: without the text of the prompt, but with the instruction."""
     case = golden_case("cosyvoice3", "lm_inference_prompt")
     model, ratios = greedy("cosyvoice3", cap=13), {"max_token_text_ratio": 2, "min_token_text_ratio": 1}
     text = torch.cat([case.inputs["prompt_text"], case.inputs["text"]], dim=1)
@@ -135,17 +136,18 @@ def test_an_instruction_may_begin_the_text_where_there_is_no_prompt(greedy):
 
 
 @pytest.mark.parametrize("method", ["inference", "inference_bistream"])
-def test_a_text_without_an_instruction_is_refused_with_how_to_write_one(method):
+def test_a_text_without_an_instruction_is_refused(method):
     case, model = golden_case("cosyvoice3", "lm_inference_prompt"), language_model("cosyvoice3")
     inputs = {**case.inputs, "prompt_text": case.inputs["prompt_text"][:, :2]}
     limits = {"max_token_text_ratio": 4} | ({"min_token_text_ratio": 2} if method == "inference" else {})
-    with pytest.raises(UserError, match=r"no <\|endofprompt\|>.*You are a helpful assistant"):
+    with pytest.raises(UserError, match=re.escape("<|endofprompt|>")) as caught:
         list(getattr(model, method)(**inputs, sampling=25, **limits))
+    assert caught.value.where == ("text" if method == "inference" else "prompt_text")
 
 
 @FAMILIES
 @pytest.mark.parametrize("name", ["loss_llm_unistream", "loss_llm_bistream"])
-def test_loss_accuracy_and_gradients_are_as_published(family, name, monkeypatch):
+def test_loss_accuracy_and_gradients_match_the_original(family, name, monkeypatch):
     case = golden_case(family, name)
     result, norms = loss_and_gradients(language_model(family), family, name, BATCH, monkeypatch)
     assert result["loss"].item() == pytest.approx(case.outputs["loss"].item(), rel=1e-4)
@@ -155,20 +157,20 @@ def test_loss_accuracy_and_gradients_are_as_published(family, name, monkeypatch)
 
 @pytest.mark.parametrize("layout", ["uni", "mixed"])
 @torch.no_grad()
-def test_preference_training_is_as_published_with_the_mask_put_right(layout, monkeypatch):
+def test_preference_training_matches_the_original_with_its_mask_corrected(layout, monkeypatch):
     batch = golden_case("cosyvoice2", BATCH).inputs | golden_case("cosyvoice2", "forward_dpo_uni").inputs
-    published, corrected = (golden_case("cosyvoice2", f"{kind}_{layout}") for kind in ("forward_dpo", "dpo_corrected"))
-    left = replay_draws(monkeypatch, published.draws)
+    original, corrected = (golden_case("cosyvoice2", f"{kind}_{layout}") for kind in ("forward_dpo", "dpo_corrected"))
+    left = replay_draws(monkeypatch, original.draws)
     result = language_model("cosyvoice2").forward_dpo(batch, "cpu")
     assert list(left) == []
-    assert result["loss"].item() == pytest.approx(published.outputs["loss"].item(), rel=1e-4)
-    assert result["acc"].item() == pytest.approx(published.outputs["acc"].item())
+    assert result["loss"].item() == pytest.approx(original.outputs["loss"].item(), rel=1e-4)
+    assert result["acc"].item() == pytest.approx(original.outputs["acc"].item())
     assert worst(result["chosen_logps"], corrected.outputs["chosen_logps"]) < 1e-4
     assert worst(result["rejected_logps"], corrected.outputs["rejected_logps"]) < 1e-4
 
 
 @FAMILIES
-def test_seeded_sampling_draws_the_published_tokens(family):
+def test_seeded_sampling_draws_the_recorded_tokens(family):
     case = golden_case(family, "sampling")
     logp, decoded = case.inputs["logp"], case.inputs["decoded"].tolist()
     for seed in range(24):
@@ -185,20 +187,23 @@ def test_a_missing_qwen_folder_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "reason"),
+    ("text", "shown"),
     [
-        ("{", "is not JSON"),
-        ("[]", "got list"),
-        ('{"model_type": "llama"}', "got llama"),
+        ("{", ""),
+        ("[]", "list"),
+        ('{"model_type": "llama"}', "llama"),
         ('{"hidden_size": "wide"}', "hidden_size"),
         ('{"hidden_act": "none such"}', "none such"),
         ('{"hidden_size": 8, "vocab_size": 9, "pad_token_id": 151643}', "adding_idx"),
     ],
 )
-def test_a_configuration_that_describes_no_qwen2_is_refused_with_its_file(tmp_path, text, reason):
-    (tmp_path / "config.json").write_text(text)
-    with pytest.raises(UserError, match=rf"(?s)config\.json: .*{reason}"):
+def test_a_configuration_that_describes_no_qwen2_is_refused_with_its_file(tmp_path, text, shown):
+    file = tmp_path / "config.json"
+    file.write_text(text)
+    with pytest.raises(UserError) as caught:
         Qwen2Encoder(pretrain_path=tmp_path)
+    assert caught.value.where == str(file)
+    assert shown in str(caught.value.value)
 
 
 def test_a_missing_library_is_named_with_the_command_that_installs_it(monkeypatch):

@@ -1,4 +1,4 @@
-"""What the strict loader lets in beside an exact copy of the state dict."""
+"""What the strict loader accepts beside an exact copy of the state dict."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from torch import nn
 from tasks.models.loading.strict_loading import load_strictly
 
 
-def test_counters_that_the_published_averaging_made_floating_point_are_let_in():
+def test_counters_that_the_original_averaging_made_floating_point_are_accepted():
     module = nn.BatchNorm1d(3)
     state = module.state_dict() | {"num_batches_tracked": torch.tensor(7.0)}
     load_strictly(module, state, source=Path("averaged.pt"))

@@ -1,4 +1,4 @@
-"""The model YAML is data: its tags are read, nothing that it names is imported or called."""
+"""The model YAML is data: its tags are read; nothing that it names is imported or called."""
 
 import pytest
 
@@ -18,7 +18,7 @@ def read(tmp_path):
 
 
 @pytest.mark.parametrize("family", YAML)
-def test_every_key_of_the_published_layouts_can_be_read(family):
+def test_every_key_of_the_original_layouts_can_be_read(family):
     document = read_yaml(config_of(family))
     assert {"sample_rate", "llm", "flow", "hift"} <= set(document.content)
     for key in document.content:
@@ -80,7 +80,7 @@ def test_a_class_is_kept_as_a_name(read):
         ("!apply:os.system [touch hacked]", "!apply:os.system"),
         ("!!python/object/apply:os.system [touch hacked]", "python/object/apply:os.system"),
         ("!!python/name:os.system", "python/name:os.system"),
-        ("!!python/tuple [1]", "a tag that is not allowed here (got !!python/tuple)"),
+        ("!!python/tuple [1]", "!!python/tuple"),
         ("!include:other.yaml", "!include:other.yaml"),
         ("!module:os", "!module:os"),
         ("!ref [a]", "!ref of a list"),
@@ -88,48 +88,58 @@ def test_a_class_is_kept_as_a_name(read):
 )
 def test_a_tag_that_could_run_code_is_refused_with_its_line(read, tag, shown, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UserError) as caught:
         read(f"a: 1\nb: {tag}\n")
-    assert shown in str(error.value)
-    assert "line 2" in str(error.value) or "cosyvoice2.yaml:2" in str(error.value)
+    assert caught.value.where == f"{tmp_path / 'cosyvoice2.yaml'}:2"
+    assert shown in caught.value.value
     assert not (tmp_path / "hacked").exists()
 
 
 @pytest.mark.parametrize(
-    ("expression", "what"),
+    "expression",
     [
-        ("<missing>", "leads nowhere"),
-        ("<nested.missing>", "leads nowhere"),
-        ("<a> ** 99999999", "cannot be calculated"),
-        ("<a> / 0", "cannot be calculated"),
-        ("__import__('os').getcwd()", "cannot be calculated"),
-        ("<nested> * 2", "cannot be calculated"),
-        ("<a> *", "cannot be calculated"),
-        ("", "cannot be calculated"),
+        "<missing>",
+        "<nested.missing>",
+        "<a> ** 99999999",
+        "<a> / 0",
+        "__import__('os').getcwd()",
+        "<nested> * 2",
+        "<a> *",
+        "",
     ],
 )
-def test_a_bad_reference_is_reported_with_file_line_and_text(read, expression, what):
+def test_a_bad_reference_is_reported_with_file_line_and_text(read, expression, tmp_path):
     document = read(f'a: 1\nnested: {{b: 2}}\nbad: !ref "{expression}"\n')
-    with pytest.raises(UserError, match=what) as error:
+    with pytest.raises(UserError) as caught:
         document.get("bad")
-    assert "cosyvoice2.yaml:3" in str(error.value)
+    assert (caught.value.where, caught.value.value) == (f"{tmp_path / 'cosyvoice2.yaml'}:3", expression)
     assert document.get("a") == 1
 
 
-def test_references_in_a_circle_are_reported(read):
-    with pytest.raises(UserError, match="circle"):
+def test_circular_references_are_reported(read, tmp_path):
+    with pytest.raises(UserError) as caught:
         read("a: !ref <b>\nb: !ref <a>\n").get("a")
+    assert caught.value.where == str(tmp_path / "cosyvoice2.yaml")
 
 
 @pytest.mark.parametrize(
-    ("text", "what"), [("a: [1, 2\n", "not a YAML file"), ("- 1\n", "holds no keys"), ("", "holds no keys"),
-                       ("a: !new:some.Part [1]\n", "given by name")]
-)  # fmt: skip
-def test_what_is_not_a_model_yaml_is_reported(read, text, what):
-    with pytest.raises(UserError, match=what):
+    ("text", "shown"),
+    [
+        ("a: [1, 2\n", "line 2, column 1"),
+        ("- 1\n", "list"),
+        ("", "NoneType"),
+        ("a: !new:some.Part [1]\n", "some.Part"),
+        ("a: \x01", "position 3"),
+    ],
+)
+def test_what_is_not_a_model_yaml_is_reported(read, text, shown, tmp_path):
+    with pytest.raises(UserError) as caught:
         read(text)
+    assert caught.value.where.startswith(str(tmp_path / "cosyvoice2.yaml"))
+    assert shown in str(caught.value.value)
 
 
 def test_a_missing_yaml_is_reported(tmp_path):
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError) as caught:
         read_yaml(tmp_path / "none.yaml")
+    assert caught.value.where == str(tmp_path / "none.yaml")

@@ -61,7 +61,7 @@ def test_the_session_says_that_bf16_is_emulated(tmp_path):
 
 
 def test_rounding_is_to_the_nearest_and_to_even_between_two(tmp_path):
-    """All kinds of fp32 numbers, ties among them, through the casts that the twin is made of."""
+    """All kinds of fp32 numbers, ties among them, through the casts that the emulation is made of."""
     to_bf16 = helper.make_node("Cast", ["x"], ["y"], to=BF16)
     path = bf16_file(tmp_path / "cast.onnx", [to_bf16], given=FLOAT)
     bits = np.random.default_rng(0).integers(0, 2**32, 200_000, dtype=np.uint32)
@@ -104,7 +104,7 @@ def test_an_input_may_be_an_output_and_a_file_without_arithmetic_is_run_as_it_is
     assert session.provider == "CPUExecutionProvider"
 
 
-def test_weights_beside_the_file_are_widened(tmp_path):
+def test_weights_beside_the_file_are_emulated(tmp_path):
     path = bf16_file(tmp_path / "layer.onnx", layer())
     onnx.save(onnx.load(path), path, save_as_external_data=True, location="weights", size_threshold=0)
     x = torch.randn(5, 8).bfloat16()

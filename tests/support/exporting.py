@@ -1,4 +1,4 @@
-"""Exports small modules with both of PyTorch's exporters and compares them with eager mode at other lengths."""
+"""Exports small modules with both PyTorch exporters and compares them with eager mode at other lengths."""
 
 import logging
 import warnings
@@ -21,7 +21,7 @@ Shapes = dict[str, dict[int, object]]
 
 
 def estimator_inputs(frames: int, *, batch: int = 2) -> dict[str, Tensor]:
-    """Random inputs; the first item masks its head, the second its tail, so some rows of chunks see no key at all."""
+    """Random inputs; the first item masks its head, the second its tail, so some queries in chunks see no key."""
     random = torch.Generator().manual_seed(frames)
 
     def draw(*shape: int) -> Tensor:
@@ -35,7 +35,7 @@ def estimator_inputs(frames: int, *, batch: int = 2) -> dict[str, Tensor]:
 
 
 class Bound(nn.Module):
-    """A module with a flag set for good, as an export holds it."""
+    """A module with fixed flags, as in an export."""
 
     def __init__(self, module: nn.Module, **flags: bool) -> None:
         super().__init__()
@@ -46,14 +46,14 @@ class Bound(nn.Module):
 
 
 def export(module: nn.Module, path: Path, *, dynamo: bool, dynamic_batch: bool = False) -> onnx.ModelProto:
-    """Export an estimator, to be run at any number of frames."""
+    """Export an estimator with a dynamic number of frames."""
     axes = {name: {2: "frames"} for name in (*FRAMEWISE, "estimator_out")}
     shapes = _dynamic_shapes(dynamic_batch)
     return _export(module, estimator_inputs(16), path, axes=axes, shapes=shapes if dynamo else None)
 
 
 def export_encoder(module: nn.Module, path: Path, *, dynamo: bool) -> onnx.ModelProto:
-    """Export an encoder of tokens, to be run at any number of them."""
+    """Export an encoder with a dynamic number of tokens."""
     axes = {"xs": {1: "tokens"}, "ys": {1: "frames"}, "masks": {2: "frames"}}
     shapes: Shapes = {"xs": {1: torch.export.Dim("tokens", min=4, max=1500)}, "xs_lens": {}}
     return _export(module, encoder_inputs(module, 16), path, axes=axes, shapes=shapes if dynamo else None)
@@ -69,16 +69,16 @@ def encoder_inputs(module: nn.Module, tokens: int) -> dict[str, Tensor]:
 def worst_at(module: nn.Module, path: Path, inputs: dict[str, Tensor]) -> float:
     """Largest difference between ONNX Runtime and eager mode in the first output."""
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    ours = session.run(None, {name: value.numpy() for name, value in inputs.items()})[0]
+    actual = session.run(None, {name: value.numpy() for name, value in inputs.items()})[0]
     with torch.no_grad():
         expected = module(*inputs.values())
-    return worst(torch.from_numpy(ours), expected[0] if isinstance(expected, tuple) else expected)
+    return worst(torch.from_numpy(actual), expected[0] if isinstance(expected, tuple) else expected)
 
 
 def _export(
     module: nn.Module, inputs: dict[str, Tensor], path: Path, *, axes: Axes, shapes: Shapes | None
 ) -> onnx.ModelProto:
-    """With the dynamo exporter if it is given its shapes, else with the older one."""
+    """Export with the dynamo exporter if ``shapes`` is given, else with the older exporter."""
     names = {"input_names": list(inputs), "output_names": [name for name in axes if name not in inputs]}
     if shapes is None:
         options = {"dynamo": False, "dynamic_axes": axes}

@@ -1,4 +1,4 @@
-"""Streams that run at once and write down the order of waits and launches; waiting on the host is refused."""
+"""Streams that run immediately and record the order of waits and launches; blocking the host is an error."""
 
 import threading
 from contextlib import nullcontext
@@ -10,7 +10,7 @@ import torch
 
 @dataclass
 class FakeStream:
-    """Knows the streams it waited for."""
+    """Records the streams it waited for."""
 
     cuda_stream: int
     waited_for: list[int] = field(default_factory=list)
@@ -20,7 +20,7 @@ class FakeStream:
 
 
 class FakeStreams:
-    """A device whose tensors lie in the CPU's memory; each thread has a current stream of its own."""
+    """A device whose tensors are in the CPU's memory; each thread has a current stream of its own."""
 
     device = torch.device("cpu")
 

@@ -1,4 +1,4 @@
-"""Runs a flow as a recorded case says: solver, inference and loss are called alike in CosyVoice 2 and 3."""
+"""Runs the inference and the loss of a flow on recorded cases."""
 
 import pytest
 import torch

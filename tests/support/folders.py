@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from tasks.models.cosyvoice.folder import build_part
+from tasks.settings.component import ComponentSpec
 from tests.support.golden_cases import GOLDEN
 
 YAML = {"cosyvoice1": "cosyvoice.yaml", "cosyvoice2": "cosyvoice2.yaml", "cosyvoice3": "cosyvoice3.yaml"}
-HERE = "tasks.models.cosyvoice."
 
 
 def config_of(family: str) -> Path:
@@ -23,9 +23,9 @@ def weights_of(family: str, part: str = "flow") -> Path:
     return GOLDEN / family / f"{part}.pt"
 
 
-def component(name: str, module: str) -> dict[str, Any]:
-    """A component as conf/model declares it; ``module`` is relative to the family's package."""
-    return {"name": name, "part": name.split(".", maxsplit=1)[0], "module": HERE + module}
+def component(name: str) -> ComponentSpec:
+    """As much of a component's declaration as its loader needs."""
+    return ComponentSpec(name=name, part=name.split(".", maxsplit=1)[0])
 
 
 def changed_weights(family: str, folder: Path, change: Callable[[dict[str, Tensor]], Any]) -> Path:

@@ -1,4 +1,4 @@
-"""The recorded reference tensors, one case by name: what a published model computed, for ours to reproduce.
+"""The recorded reference tensors of the original models, one case per name.
 
 Identical tensors are stored once, so a case may name a tensor recorded for an earlier case.
 """
@@ -27,7 +27,7 @@ class Case:
 
 
 def golden_case(family: str, name: str) -> Case:
-    """The case ``name`` of the folder tests/golden/``family``, its tensors resolved."""
+    """The case ``name`` of the folder tests/golden/``family`` with its tensors."""
     record = _cases(family)[name]
     return Case(
         name=name,
@@ -50,7 +50,7 @@ def golden_tensor(family: str, name: str) -> torch.Tensor:
 
 @cache
 def golden_record(family: str) -> dict[str, Any]:
-    """The whole of golden.json."""
+    """The content of golden.json."""
     return json.loads((GOLDEN / family / "golden.json").read_text(encoding="utf-8"))
 
 

@@ -8,6 +8,9 @@ import yaml
 from torch import nn
 
 from tasks.job import Job
+from tasks.pipeline.component_params import declaration
+from tasks.pipeline.graph_inputs import GraphInputs, Machine
+from tasks.settings.compose import load
 from tests.support import small_onnx_models
 from tests.support.folders import config_of, weights_of
 
@@ -24,42 +27,20 @@ ONNX = {
 }
 
 
-FRAMES = ["batch", 80, "frames"]
-ESTIMATOR = {
-    "name": "flow.decoder.estimator",
-    "part": "flow",
-    "loader": "tasks.models.cosyvoice.folder",
-    "module": "tasks.models.cosyvoice.estimator.unet:CausalConditionalDecoder",
-    "inputs": {
-        "x": {"shape": FRAMES, "values": "normal"},
-        "mask": {"shape": ["batch", 1, "frames"], "values": "mask"},
-        "mu": {"shape": FRAMES, "values": "normal"},
-        "t": {"shape": ["batch"], "values": "time"},
-        "spks": {"shape": ["batch", 80], "values": "normal"},
-        "cond": {"shape": FRAMES, "values": "normal"},
-    },
-    "outputs": {"estimator_out": FRAMES},
-    "options": {"streaming": False},
-    "axes": {"batch": {"min": 2, "opt": 2, "max": 2}, "frames": {"min": 4, "opt": 500, "max": 3000}},
-}
-ENCODER = {
-    "name": "flow.encoder",
-    "part": "flow",
-    "loader": "tasks.models.cosyvoice.folder",
-    "module": "tasks.models.cosyvoice.encoder.upsample:UpsampleConformerEncoder",
-    "inputs": {
-        "xs": {"shape": ["utterances", "tokens", "width"], "values": "normal"},
-        "xs_lens": {"shape": ["utterances"], "values": "lengths", "dtype": "int32"},
-    },
-    "outputs": {"ys": ["utterances", "upsampled", "width"], "masks": ["utterances", 1, "upsampled"]},
-    "kept_methods": [],
-    "options": {},
-    "axes": {"utterances": {"min": 1, "opt": 1, "max": 4}, "tokens": {"min": 4, "opt": 25, "max": 60}},
-}
+def declared(model: str, key: str, *words: str) -> dict[str, Any]:
+    """A component's declaration as a step of `model` has it in its parameters, with settings changed by `words`."""
+    (config,) = load([f"model={model}", *words], workdir=CONF)
+    return declaration(GraphInputs(config, Machine(), {}), config.model.components[key])
+
+
+ESTIMATOR = declared("cosyvoice2", "flow_decoder_estimator", "model.axes.batch.multiple_of=1")
+ENCODER = declared(
+    "cosyvoice2", "flow_encoder", "model.axes.utterances.max=4", "model.axes.tokens={min: 4, opt: 25, max: 60}"
+)
 
 
 def estimator_component(**changes: Any) -> dict[str, Any]:
-    """CosyVoice 2's estimator with the published names and sizes."""
+    """CosyVoice 2's estimator with the original names and sizes."""
     return ESTIMATOR | changes
 
 
@@ -68,12 +49,14 @@ def small_component(module: str, **changes: Any) -> dict[str, Any]:
     return {
         "name": f"small.{module}",
         "part": "small",
-        "loader": small_onnx_models.__name__,
-        "module": module,
-        "inputs": {"x": {"shape": ["batch", 8, "frames"], "values": "normal"}},
+        "loader": f"{small_onnx_models.__name__}:load_component",
+        "inputs": {"x": {"shape": ["batch", 8, "frames"]}},
         "outputs": {"y": ["batch", 8, "frames"]},
         "options": {},
-        "axes": {"batch": {"min": 2, "opt": 2, "max": 2}, "frames": {"min": 4, "opt": 20, "max": 40}},
+        "axes": {
+            "batch": {"min": 2, "opt": 2, "max": 2, "dynamic": False},
+            "frames": {"min": 4, "opt": 20, "max": 40},
+        },
     } | changes
 
 
@@ -100,7 +83,7 @@ def verify_job(
     *,
     precision: str = "fp32",
     weights: Path | None = None,
-    runtime: str = "onnxruntime_session",
+    runtime: str = "tasks.runtimes.onnxruntime_.session:open_artifact",
     **verify: Any,
 ) -> Job:
     limits = yaml.safe_load((CONF / "verify" / f"{precision}.yaml").read_text(encoding="utf-8"))
@@ -118,6 +101,6 @@ def verify_job(
             "component": component,
             "precision": {"name": precision},
             "verify": settings | limits | verify,
-            "runtime": f"tasks.runtimes.{runtime}",
+            "runtime": runtime,
         },
     )

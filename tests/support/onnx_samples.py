@@ -1,13 +1,13 @@
 """Small ONNX graphs of the shape of an estimator, made in memory: out = conv(x) * mask + t."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
+
+from tasks.settings.component import ComponentSpec
 
 KINDS = {"fp32": (TensorProto.FLOAT, np.float32), "fp16": (TensorProto.FLOAT16, np.float16)}
 CHANNELS = 4
@@ -51,17 +51,17 @@ def component(*, batch_max: int = 2) -> dict:
     return {
         "name": "small.estimator",
         "part": "small",
-        "loader": "tests.support.onnx_samples",
+        "loader": "tests.support.onnx_samples:load_component",
         "options": {},
         "inputs": {
-            "x": {"shape": ["batch", CHANNELS, "frames"], "values": "normal"},
-            "mask": {"shape": ["batch", 1, "frames"], "values": "mask"},
-            "t": {"shape": ["batch"], "values": "time"},
+            "x": {"shape": ["batch", CHANNELS, "frames"]},
+            "mask": {"shape": ["batch", 1, "frames"], "kind": "mask"},
+            "t": {"shape": ["batch"], "kind": "time"},
         },
         "outputs": {"out": ["batch", CHANNELS, "frames"]},
         "axes": {
             "frames": {"min": 4, "opt": 50, "max": 300},
-            "batch": {"min": 2, "opt": 2, "max": batch_max, "multiple_of": 2},
+            "batch": {"min": 2, "opt": 2, "max": batch_max, "multiple_of": 2, "dynamic": False},
         },
     }
 
@@ -78,7 +78,7 @@ class SmallEstimator(torch.nn.Module):
         return hidden * mask + t[:, None, None]
 
 
-def load_component(component: Mapping[str, Any], *, config: Path, weights: Path) -> torch.nn.Module:
+def load_component(component: ComponentSpec, *, config: Path, weights: Path) -> torch.nn.Module:
     """A loader: the module with the weights of `small_estimator`, doubled if the config's text says so."""
     weight = torch.from_numpy(numpy_helper.to_array(small_estimator().graph.initializer[0]).copy())
     return SmallEstimator(weight * 2 if "doubled" in config.read_text() else weight).eval()

@@ -1,6 +1,6 @@
 """A dodo file for copies of the project: `doit -f THIS -d COPY` prints the direct reasons of every step as JSON.
 
-Nothing is run, and nothing is foretold of a step because another one before it is stale.
+Nothing is run, and no step is reported only because another one before it is stale.
 """
 
 import json
@@ -22,7 +22,7 @@ def _reasons(step: Step) -> tuple[str, ...]:
 
 
 def _print() -> None:
-    print(json.dumps({run.step.task: _reasons(run.step) for run in workflow.runs if not run.step.skip}))
+    print(json.dumps({status.step.task: _reasons(status.step) for status in workflow.statuses if not status.step.skip}))
 
 
 def task_decisions() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Replays recorded random draws, so that a loss or a sampler can be compared with its reference exactly."""
+"""Replays recorded random draws, so that results can be compared exactly with the reference."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -11,9 +11,9 @@ SOURCES = ((random, "random"), (random, "randint"), (torch, "rand"), (torch, "ra
 
 
 def replay_draws(monkeypatch: pytest.MonkeyPatch, draws: list[Any]) -> Iterator[Any]:
-    """Make every random source return the recorded values in turn.
+    """Make all random functions return the recorded values in order.
 
-    Returns the iterator over the draws not yet taken: ``list(left) == []`` after the call proves that all were.
+    Returns the iterator over the remaining draws; ``list(left) == []`` afterwards shows that all were used.
     """
     left = iter(draws)
     for owner, name in SOURCES:
@@ -30,8 +30,8 @@ def _next_of(left: Iterator[Any], *, tensor: bool) -> Callable[..., Any]:
     return draw
 
 
-def worst(ours: torch.Tensor, reference: torch.Tensor) -> float:
-    """Largest absolute difference; infinite where the shapes differ or ours is not finite."""
-    if ours.shape != reference.shape or not torch.isfinite(ours.float()).all():
+def worst(actual: torch.Tensor, reference: torch.Tensor) -> float:
+    """Largest absolute difference; infinite if the shapes differ or ``actual`` is not finite."""
+    if actual.shape != reference.shape or not torch.isfinite(actual.float()).all():
         return float("inf")
-    return float((ours.double() - reference.double()).abs().max()) if ours.numel() else 0.0
+    return float((actual.double() - reference.double()).abs().max()) if actual.numel() else 0.0

@@ -1,13 +1,12 @@
 """Small scriptable modules for the export tests, found by name as an export finds a model's loader."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tasks.models.loading.checkpoint_file import open_checkpoint
+from tasks.settings.component import ComponentSpec
 
 WIDTH = 32
 
@@ -51,8 +50,8 @@ class FixedDevice(nn.Module):
         return self.layer(x) + torch.arange(x.size(1), device=self.layer.weight.device)
 
 
-def load_component(component: Mapping[str, Any], *, config: Path, weights: Path) -> nn.Module:
-    """The class that `component` names, with its weights."""
-    module = globals()[component["module"]]()
+def load_component(component: ComponentSpec, *, config: Path, weights: Path) -> nn.Module:
+    """The class that the last part of the component's name is, with its weights."""
+    module = globals()[component.name.rpartition(".")[2]]()
     module.load_state_dict(open_checkpoint(weights))
     return module.eval()

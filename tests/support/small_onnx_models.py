@@ -1,13 +1,12 @@
 """Small modules that each have one thing an ONNX export or a conversion to fp16 must deal with."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tasks.models.loading.checkpoint_file import open_checkpoint
+from tasks.settings.component import ComponentSpec
 
 
 class Plain(nn.Module):
@@ -22,16 +21,16 @@ class Plain(nn.Module):
         return self.projection(x.transpose(1, 2)).transpose(1, 2)
 
 
-class Loud(Plain):
-    """Is ordinary at both ends and a million times louder between."""
+class Overflowing(Plain):
+    """Has ordinary inputs and outputs, and values a million times larger between."""
 
     def forward(self, x: Tensor) -> Tensor:
-        loud = (super().forward(x) * 1000.0).tanh().abs() + 1.0
-        return loud * 1000.0 * 1000.0 / 1000.0 / 1000.0
+        positive = (super().forward(x) * 1000.0).tanh().abs() + 1.0
+        return positive * 1000.0 * 1000.0 / 1000.0 / 1000.0
 
 
-class Shouting(Plain):
-    """Ends beyond what fp16 can tell."""
+class OverflowingOutput(Plain):
+    """Has outputs beyond the range of fp16."""
 
     def forward(self, x: Tensor) -> Tensor:
         return (super().forward(x).abs() + 1.0) * 1000.0 * 1000.0
@@ -52,7 +51,7 @@ class BeyondHalf(Plain):
 
 
 class Masked(Plain):
-    """Attends over time with masks of -1e10, as published models write them."""
+    """Attends over time with masks of -1e10, as the original models have them."""
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = super().forward(x)
@@ -112,15 +111,41 @@ class FixedLength(Plain):
         return super().forward(x) * int(x.sum() > 0)
 
 
-class Deaf(Plain):
+class IgnoresInput(Plain):
     """Takes another input and does not read it."""
 
     def forward(self, unread: Tensor, x: Tensor) -> Tensor:
         return super().forward(x)
 
 
-def load_component(component: Mapping[str, Any], *, config: Path, weights: Path) -> nn.Module:
-    """The class that `component` names, with its weights."""
-    module = globals()[component["module"]]()
+class Tokens(nn.Module):
+    """Token ids (B, T), which of them are valid, and a speed (B) between 0.5 and 2 -> (B, T, 8)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding = nn.Embedding(12, 8)
+
+    def forward(self, ids: Tensor, valid: Tensor, speed: Tensor) -> Tensor:
+        return self.embedding(ids) * valid.unsqueeze(2) / speed[:, None, None]
+
+
+class Seven(nn.Module):
+    """Scales seven vectors of seven lengths."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(3.0))
+
+    def forward(  # noqa: PLR0917 - as many inputs as it is about
+        self, a: Tensor, b: Tensor, c: Tensor, d: Tensor, e: Tensor, f: Tensor, g: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        s = self.scale
+        return a * s, b * s, c * s, d * s, e * s, f * s, g * s
+
+
+def load_component(component: ComponentSpec, *, config: Path, weights: Path) -> nn.Module:
+    """The class that the last part of the component's name is, with its weights."""
+    module = globals()[component.name.rpartition(".")[2]]()
     module.load_state_dict(open_checkpoint(weights))
     return module.eval()

@@ -1,4 +1,4 @@
-"""Runs a speech language model as a recorded case says."""
+"""Runs a speech language model on recorded cases."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,7 +11,7 @@ from tests.support.replay import replay_draws
 
 
 def greedy_until(cap: int, *, eos: int, speech_tokens: int) -> Callable[[Tensor, Sequence[int], int], int]:
-    """The sampler of the recorded runs: the likeliest speech token, and the end once ``cap`` of them allow it."""
+    """The sampler of the recorded runs: the likeliest speech token; after ``cap`` tokens the end, if not excluded."""
 
     def choose(logp: Tensor, decoded: Sequence[int], _top_k: int) -> int:
         if len(decoded) >= cap and torch.isfinite(logp[eos]):

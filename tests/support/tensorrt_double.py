@@ -1,6 +1,6 @@
 """A double of the `tensorrt` module, generated from what the real bindings of one version have.
 
-It refuses every class, member, enum name, argument and assignment that the real bindings refuse, and records each
+It rejects every class, member, enum name, argument and assignment that the real bindings reject, and records each
 call. What the calls do is in `tests/support/tensorrt_simulation.py`.
 """
 

@@ -96,8 +96,8 @@ def _build(machine: Any, builder: Any, network: Any, config: Any) -> Any:
         return None
     if not _report_progress(machine, config._set.get("progress_monitor")):
         return None
-    if machine.faults.build_says:
-        for line in machine.faults.build_says:
+    if machine.faults.build_errors:
+        for line in machine.faults.build_errors:
             error(builder, line)
         return None
     if config._set["cache"] is not None:
@@ -160,8 +160,8 @@ def parsing(machine: Any) -> dict[str, Any]:
         this._set.update(network=network, logger=logger, errors=[])
 
     def refuse(this: Any, desc: str, *, node: str = "", operator: str = "", code: str = "UNSUPPORTED_NODE") -> None:
-        told = {"desc": desc, "node_name": node, "node_operator": operator}
-        this._set["errors"].append(machine.made("ParserError", told=told, code=code))
+        facts = {"desc": desc, "node_name": node, "node_operator": operator}
+        this._set["errors"].append(machine.made("ParserError", facts=facts, code=code))
         error(this, desc)
 
     def parse(this: Any, path: str) -> bool:
@@ -180,13 +180,13 @@ def parsing(machine: Any) -> dict[str, Any]:
         )
         return not this._set["errors"]
 
-    told = ("desc", "node_name", "node_operator")
+    facts = ("desc", "node_name", "node_operator")
     return {
         "OnnxParser": parser,
         "OnnxParser.parse_from_file": parse,
         "OnnxParser.num_errors": lambda this: len(this._set["errors"]),
         "OnnxParser.get_error": lambda this, index: this._set["errors"][index],
-        **{f"ParserError.{key}": lambda this, key=key: this._set["told"][key] for key in told},
+        **{f"ParserError.{key}": lambda this, key=key: this._set["facts"][key] for key in facts},
         "ParserError.code": lambda this: machine.bindings.classes["ErrorCode"][this._set["code"]],
         "INetworkDefinition.num_inputs": lambda this: len(this._set["inputs"]),
         "INetworkDefinition.num_outputs": lambda this: len(this._set["outputs"]),

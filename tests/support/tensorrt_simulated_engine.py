@@ -6,7 +6,6 @@
 import ctypes
 import json
 import threading
-import time
 from typing import Any
 
 import numpy as np
@@ -121,7 +120,7 @@ def _inspect(machine: Any, inspector: dict[str, Any], io: list[onnx.ValueInfoPro
     """The inspector's JSON in the schema of the version."""
     engine = inspector["engine"]
     facts = engine._set["facts"]
-    if machine.faults.tells_no_types or not facts["detailed"]:
+    if machine.faults.reports_no_types or not facts["detailed"]:
         layers: list[Any] = [node.name for node in engine._set["model"].graph.node]
     else:
         layers = _layers(machine, engine, context=inspector.get("execution_context"))
@@ -145,8 +144,8 @@ def _layers(machine: Any, engine: Any, *, context: Any) -> list[dict[str, Any]]:
     for node in model.graph.node:
         short, long = words.get(kinds.get(node.output[0], ""), ("Int64", "INT64"))
         short, long = (short, long) if sized else ["N/A due to dynamic shapes"] * 2
-        told = {"Format/Datatype": short} if machine.is_10 else {"Format": "LINEAR", "DataType": long}
-        outputs = [{"Name": node.output[0], "Dimensions": [], **told}]
+        facts = {"Format/Datatype": short} if machine.is_10 else {"Format": "LINEAR", "DataType": long}
+        outputs = [{"Name": node.output[0], "Dimensions": [], **facts}]
         layers.append({"Name": node.name, "LayerType": node.op_type, "Inputs": [], "Outputs": outputs})
     return layers
 
@@ -185,11 +184,11 @@ def running(machine: Any) -> dict[str, Any]:
             machine.busy_twice += 1
             return False
         try:
-            time.sleep(0.0005)  # long enough for another thread to come in, if it could
             if machine.faults.launch:
                 error(this, "enqueueV3: Error Code 1: Cuda Runtime (an illegal memory access was encountered)")
                 return False
             _execute(this)
+            machine.faults.on_launch()
             return True
         finally:
             this._set["lock"].release()

@@ -1,6 +1,6 @@
 """What the double of TensorRT does: parses ONNX, "builds" it, and runs it with ONNX Runtime on the CPU.
 
-Refusals are worded as the real library words them. `Faults` makes it fail on purpose.
+Its errors have the wording of the real library. `Faults` makes it fail on purpose.
 """
 
 import json
@@ -18,17 +18,18 @@ from tests.support.tensorrt_simulated_engine import engines, running
 
 @dataclass
 class Faults:
-    """What shall go wrong."""
+    """What is to go wrong, and functions to call at certain points."""
 
     cuda: bool = False  # CUDA does not start: no Builder, no Runtime
-    build_says: tuple[str, ...] = ()  # errors of a build that gives None
-    on_step: Callable[[int], None] = lambda step: None  # called in mid-build
+    build_errors: tuple[str, ...] = ()  # errors of a build that returns None
+    on_step: Callable[[int], None] = lambda step: None  # called in the middle of a build
     steps: int = 3
     contexts_that_fit: int | None = None
-    launch: bool = False  # execute_async_v3 gives False
+    launch: bool = False  # execute_async_v3 returns False
+    on_launch: Callable[[], object] = lambda: None  # called while a launch holds its context
     drops_input: str = ""  # the engine lacks this input
     ignores_precision: bool = False  # every layer comes out in FLOAT
-    tells_no_types: bool = False  # the inspector gives layer names only
+    reports_no_types: bool = False  # the inspector reports layer names only
     output_kind: str = ""  # the engine's outputs are of this type instead
 
 

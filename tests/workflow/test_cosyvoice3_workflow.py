@@ -17,6 +17,7 @@ from tasks.errors import UserError
 from tasks.models.cosyvoice.folder import load_component, load_part
 from tasks.models.cosyvoice.llm import vllm_loader
 from tasks.runtimes.onnxruntime_.session import open_artifact
+from tasks.settings.component import ComponentSpec
 from tests.support.flow_cases import run_inference
 from tests.support.folders import component, config_of, weights_of
 from tests.support.generations import QUICK_AND_THOROUGH, Generation, generation, project_for
@@ -27,8 +28,8 @@ FAMILY = "cosyvoice3"
 ESTIMATOR = "flow.decoder.estimator"
 TOLERANCE = {"fp32": 2e-4, "fp16": 2e-2}  # absolute; velocities are of size 1
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
-DIT = component(ESTIMATOR, "estimator.dit:DiT")
-LANGUAGE_MODEL = component("llm", "llm.cosyvoice3:CosyVoice3LM")
+DIT = component(ESTIMATOR)
+LANGUAGE_MODEL = component("llm")
 PRECISIONS = pytest.mark.parametrize("precision", ["fp32", "fp16"])
 
 
@@ -204,7 +205,7 @@ def test_a_tokenizer_of_another_model_is_refused_with_both_sizes(model: Path) ->
     assert all(size in text for size in ("601", "600"))
 
 
-def refusal(load: Any, wanted: dict[str, Any], model: Path, part: str) -> str:
+def refusal(load: Any, wanted: ComponentSpec, model: Path, part: str) -> str:
     """Why a component cannot be loaded."""
     with pytest.raises(UserError) as caught:
         load(wanted, config=model / "cosyvoice3.yaml", weights=model / f"{part}.pt")

@@ -41,7 +41,7 @@ def test_the_receipts_lead_from_an_artifact_back_to_its_checkpoints(demo: Projec
     members = receipt(averaged).ingredients.inputs
     checkpoints = sorted((folder / "train").glob("*.pt"))
     assert {path.name: sha256(path) for path in checkpoints}.items() <= members.items()
-    assert {chosen["file"] for chosen in receipt(averaged).facts["best_first"]} == {path.name for path in checkpoints}
+    assert {chosen["file"] for chosen in receipt(averaged).results["best_first"]} == {path.name for path in checkpoints}
 
 
 def test_run_again_it_builds_nothing_and_another_training_setting_rebuilds_everything(demo: Project) -> None:

@@ -1,7 +1,7 @@
-"""Reads what the engine inspector tells: which tensors a plan has and in which number formats its layers compute.
+"""Reads the engine inspector's report: which tensors a plan has and in which number formats its layers compute.
 
-Its JSON has two layouts: TensorRT 10 lists names under `Bindings` and words like "Half"; TensorRT 11 lists objects
-under `I/O Tensors` and words like "FP16".
+The JSON has two layouts: TensorRT 10 lists names under `Bindings` and formats such as "Half"; TensorRT 11 lists objects
+under `I/O Tensors` and formats such as "FP16".
 """
 
 import json
@@ -13,18 +13,18 @@ from typing import Any
 
 from tasks.runtimes.tensorrt_.interface import PlanInterface
 
-# The inspector's words for float formats, in descriptions such as "Row major linear FP16 format"
+# The inspector's names of float formats, in descriptions such as "Row major linear FP16 format"
 WORDS = {"FLOAT": r"FP32|Float|Float32|kFLOAT", "HALF": r"FP16|Half|Float16|kHALF", "BF16": r"BF16|BFloat16|kBF16"}
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What is in a plan.
+    """What a plan consists of.
 
     Attributes:
         tensors: names of inputs and outputs.
-        layers: how many layers TensorRT made of the graph.
-        float_kinds: float format -> layers that give a tensor of it. Empty where the plan does not tell.
+        layers: the number of TensorRT's layers.
+        float_kinds: float format -> number of layers with an output in it. Empty if the plan does not contain formats.
     """
 
     tensors: tuple[str, ...]
@@ -33,9 +33,10 @@ class Inspection:
 
 
 def inspect_engine(trt: Any, engine: Any, interface: PlanInterface) -> Inspection:
-    """Ask an engine's inspector.
+    """The inspector's report on an engine, with all inputs at profile 0's optimum.
 
-    With dynamic shapes it tells formats only for a context that knows its sizes; one without memory of its own does.
+    For engines with dynamic shapes the inspector reports formats only when given an execution context with concrete
+    shapes; a context without allocated memory is enough.
     """
     inspector = engine.create_engine_inspector()
     context = engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
@@ -46,17 +47,17 @@ def inspect_engine(trt: Any, engine: Any, interface: PlanInterface) -> Inspectio
     return read_inspection(json.loads(inspector.get_engine_information(trt.LayerInformationFormat.JSON)))
 
 
-def read_inspection(told: dict[str, Any]) -> Inspection:
-    """Either layout of the inspector's JSON."""
-    entries = told.get("I/O Tensors") or told.get("Bindings") or []
-    layers = told.get("Layers") or []
-    counted = Counter(kind for layer in layers for kind in set(_kinds(layer)))
+def read_inspection(report: dict[str, Any]) -> Inspection:
+    """Parse either layout of the inspector's JSON."""
+    entries = report.get("I/O Tensors") or report.get("Bindings") or []
+    layers = report.get("Layers") or []
+    counts = Counter(kind for layer in layers for kind in set(_kinds(layer)))
     names = tuple(entry["Name"] if isinstance(entry, dict) else str(entry) for entry in entries)
-    return Inspection(names, len(layers), dict(sorted(counted.items())))
+    return Inspection(names, len(layers), dict(sorted(counts.items())))
 
 
 def _kinds(layer: Any) -> Iterator[str]:
-    """Float formats of a layer's outputs; a plan without details has only the layers' names."""
+    """Float formats of a layer's outputs; none for a plan without details, which contains only the layers' names."""
     outputs = layer.get("Outputs", []) if isinstance(layer, dict) else []
     for tensor in outputs:
         words = " ".join(str(value) for key, value in tensor.items() if "datatype" in key.lower())

@@ -1,4 +1,4 @@
-"""What an ONNX file asks of a plan: its inputs and outputs and the number formats it computes in.
+"""The interface of an ONNX file that a plan must have: inputs, outputs and the number formats it computes in.
 
 Only the graph is read; weights in external files stay on disk.
 """
@@ -12,11 +12,7 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from tasks.errors import UserError
-
-# ONNX element types by TensorRT's names
-KINDS = {1: "FLOAT", 2: "UINT8", 3: "INT8", 6: "INT32", 7: "INT64", 9: "BOOL", 10: "HALF", 11: "DOUBLE", 16: "BF16"}
-FLOATS = {"FLOAT", "HALF", "BF16", "DOUBLE"}
-PRECISIONS = {"fp32": "FLOAT", "fp16": "HALF", "bf16": "BF16"}
+from tasks.settings.number_formats import BY_NAME, BY_ONNX, FORMATS, NumberFormat
 
 
 @dataclass(frozen=True)
@@ -64,24 +60,37 @@ def describe_graph(model: onnx.ModelProto) -> Graph:
     inputs = tuple(_tensor(value) for value in model.graph.input if value.name not in stored)
     outputs = tuple(_tensor(value) for value in model.graph.output)
     weights = _weights(model.graph)
-    casts = {KINDS.get(a.i, "") for node in model.graph.node if node.op_type == "Cast" for a in node.attribute}
+    casts = {_kind(a.i) for node in model.graph.node if node.op_type == "Cast" for a in node.attribute}
     interface = {tensor.kind for tensor in (*inputs, *outputs)}
-    usual = weights.most_common(1)[0][0] if weights else next(iter(sorted(interface & FLOATS)), "")
-    return Graph(inputs, outputs, frozenset((set(weights) | casts | interface) & FLOATS), usual)
+    floats = {_name(row) for row in FORMATS if row.is_float}
+    usual = weights.most_common(1)[0][0] if weights else next(iter(sorted(interface & floats)), "")
+    return Graph(inputs, outputs, frozenset((set(weights) | casts | interface) & floats), usual)
 
 
 def _tensor(value: onnx.ValueInfoProto) -> GraphTensor:
     kind = value.type.tensor_type
     dims = tuple(dim.dim_param or dim.dim_value for dim in kind.shape.dim)
-    return GraphTensor(value.name, dims, KINDS.get(kind.elem_type, f"ONNX type {kind.elem_type}"))
+    return GraphTensor(value.name, dims, _kind(kind.elem_type))
+
+
+def _kind(element_type: int) -> str:
+    """TensorRT's name of an ONNX element type."""
+    row = BY_ONNX.get(element_type)
+    return _name(row) if row else f"ONNX type {element_type}"
+
+
+def _name(row: NumberFormat) -> str:
+    """TensorRT's name of a format; this project's where TensorRT has none."""
+    return row.tensorrt or row.name.upper()
 
 
 def _weights(graph: onnx.GraphProto) -> Counter[str]:
     """Elements stored in each float format."""
     counted: Counter[str] = Counter()
     for weight in graph.initializer:
-        if (kind := KINDS.get(weight.data_type, "")) in FLOATS:
-            counted[kind] += prod(weight.dims)
+        row = BY_ONNX.get(weight.data_type)
+        if row and row.is_float:
+            counted[_name(row)] += prod(weight.dims)
     return counted
 
 
@@ -89,9 +98,9 @@ def check_precision(graph: Graph, precision: str, *, where: Path) -> None:
     """A plan's precision is its graph's: no builder flag changes it.
 
     Raises:
-        UserError: if the graph is stored in another format than the setting says.
+        UserError: if the graph is stored in another format than the setting requests.
     """
-    asked = PRECISIONS.get(precision, graph.precision)
+    asked = _name(BY_NAME[precision]) if precision in BY_NAME else graph.precision
     if graph.precision != asked:
         raise UserError(
             f"precision={precision} asks for {asked}, but the graph's weights are {graph.precision}",

@@ -5,37 +5,41 @@ from typing import Any
 
 from tasks.actions.build_plan.onnx_interface import Graph, GraphTensor
 from tasks.errors import UserError
+from tasks.settings.component import ComponentSpec
 from tasks.settings.shape_profiles import Profile, complete_profiles, profile_problems
 
 Shape = tuple[int, ...]
 Bounds = tuple[Shape, Shape, Shape]
 
 
-def profile_shapes(graph: Graph, component: Mapping[str, Any], settings: Mapping[str, Any]) -> list[dict[str, Bounds]]:
+def profile_shapes(graph: Graph, component: ComponentSpec, settings: Mapping[str, Any]) -> list[dict[str, Bounds]]:
     """For each profile, the (min, opt, max) shapes of every input with a dynamic dimension.
 
     Raises:
         UserError: with all that is impossible about the profiles, or where graph and declaration disagree.
     """
-    if problems := profile_problems(component["axes"], settings):
+    if problems := profile_problems(component.axes, settings):
         raise UserError("impossible profile", value="; ".join(problems), remedy="Correct the settings named")
     _check_names(graph, component)
-    profiles = complete_profiles(component["axes"], settings)
+    profiles = complete_profiles(component.axes, settings)
     shapes = [_shapes(graph, component, profile) for profile in profiles]
     return [each for each in shapes if each]
 
 
-def _check_names(graph: Graph, component: Mapping[str, Any]) -> None:
-    for role, tensors in (("inputs", graph.inputs), ("outputs", graph.outputs)):
-        names, declared = [tensor.name for tensor in tensors], list(component[role])
+def _check_names(graph: Graph, component: ComponentSpec) -> None:
+    for role, tensors, wanted in (
+        ("inputs", graph.inputs, component.inputs),
+        ("outputs", graph.outputs, component.outputs),
+    ):
+        names, declared = [tensor.name for tensor in tensors], list(wanted)
         if sorted(names) != sorted(declared):
             raise UserError(f"the graph's {role} are not the declared ones", value=f"{names} for {declared}")
 
 
-def _shapes(graph: Graph, component: Mapping[str, Any], profile: Profile) -> dict[str, Bounds]:
+def _shapes(graph: Graph, component: ComponentSpec, profile: Profile) -> dict[str, Bounds]:
     shapes = {}
     for tensor in graph.inputs:
-        declared = component["inputs"][tensor.name]["shape"]
+        declared = component.inputs[tensor.name].shape
         if len(declared) != len(tensor.dims):
             value = f"{list(tensor.dims)} for {list(declared)}"
             raise UserError("the graph's input has another rank than declared", where=tensor.name, value=value)

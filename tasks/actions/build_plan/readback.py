@@ -1,6 +1,6 @@
-"""Loads a plan that was just built and holds it against what was asked: names, shapes, types, profiles, precision.
+"""Loads a plan that was just built and compares it with the request: names, shapes, types, profiles, precision.
 
-A builder that quietly does something else (another precision, a dropped input) must not give an artifact.
+A builder that silently does something else (another precision, a dropped input) must not produce an artifact.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ from tasks.errors import UserError
 from tasks.runtimes.tensorrt_.interface import DTYPES, PlanInterface, PlanTensor, read_interface
 from tasks.runtimes.tensorrt_.library import deserialize
 
-UNTOLD = "not told by this TensorRT's inspector"
+NOT_REPORTED = "not reported by this TensorRT's inspector"
 
 
 def read_back(
@@ -23,7 +23,7 @@ def read_back(
     """Facts about the plan: layers, their float formats, context memory per profile.
 
     Raises:
-        UserError: listing everything in which the plan is not what was asked.
+        UserError: listing every difference between the plan and the request.
     """
     engine = deserialize(trt, plan, logger=logger, where=where, allow_host_code=True)
     interface = read_interface(trt, engine)
@@ -35,11 +35,11 @@ def read_back(
         *_inspection_problems(inspection, interface, graph),
     ]
     if problems:
-        raise UserError("the built plan is not what was asked", where=where, value="; ".join(problems))
+        raise UserError("the built plan differs from the request", where=where, value="; ".join(problems))
     memory = [engine.get_device_memory_size_for_profile_v2(index) for index in range(interface.profiles)]
     return {
         "layers": inspection.layers,
-        "layer_formats": inspection.float_kinds or UNTOLD,
+        "layer_formats": inspection.float_kinds or NOT_REPORTED,
         "context_memory_mib": [round(size / 2**20, 1) for size in memory],
     }
 

@@ -1,7 +1,7 @@
-"""Kernel timings kept between builds: the second build of a similar plan takes a fraction of the time.
+"""Stores kernel timings between builds: the second build of a similar plan takes a fraction of the time.
 
-One file per TensorRT version and GPU, for a cache of another one is of no use. It changes how long a build takes and
-never what is asked of it, nor whether the build succeeds.
+One file per TensorRT version and GPU, as the timings of another one are useless. The cache changes only how long a
+build takes, neither what is requested nor whether the build succeeds.
 """
 
 from pathlib import Path
@@ -11,10 +11,13 @@ from filelock import FileLock
 
 
 class TimingCache:
-    """The cache file of one TensorRT and GPU.
+    """The cache file of one TensorRT version and GPU.
 
     Args:
-        folder: where cache files lie; None: timings are not kept.
+        folder: the folder of the cache files; None: timings are not stored.
+
+    Attributes:
+        state: what became of the stored timings, for the receipt.
     """
 
     def __init__(self, folder: str | Path | None, *, tensorrt: str, gpu: str) -> None:
@@ -22,18 +25,18 @@ class TimingCache:
         self.state = "off"
 
     def load_into(self, config: Any) -> None:
-        """Give the builder's config what earlier builds measured; a file that TensorRT refuses is begun anew."""
+        """Load the timings of earlier builds into the builder's config; a file that TensorRT rejects is replaced."""
         if self.path is None:
             return
         content = _read(self.path)
-        if content and _give(config, content):
+        if content and _set_cache(config, content):
             self.state = "used"
             return
-        self.state = "begun anew: TensorRT refused the kept one" if content else "begun"
-        _give(config, b"")
+        self.state = "replaced: TensorRT rejected the stored timings" if content else "new"
+        _set_cache(config, b"")
 
     def save_from(self, config: Any) -> None:
-        """Keep what this build measured beside what other builds have written since it began."""
+        """Store this build's timings, merged with those that other builds have stored since it began."""
         cache = config.get_timing_cache() if self.path else None
         if self.path is None or cache is None:
             return
@@ -44,24 +47,24 @@ class TimingCache:
                     cache.combine(others, False)
                 _replace(self.path, bytes(cache.serialize()))
         except OSError as problem:
-            self.state += f", but it cannot be kept: {problem.strerror}"
+            self.state += f", not stored: {problem.strerror}"
 
 
 def _read(path: Path) -> bytes:
-    """What earlier builds left; a file that cannot be read costs time and no build."""
+    """The stored timings; a file that cannot be read costs time but not the build."""
     try:
         return path.read_bytes()
     except OSError:
         return b""
 
 
-def _give(config: Any, content: bytes) -> bool:
+def _set_cache(config: Any, content: bytes) -> bool:
     cache = config.create_timing_cache(content)
     return cache is not None and config.set_timing_cache(cache, False)
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """By rename; under the file's lock, so the temporary name is nobody else's."""
+    """By rename. The file's lock is held, so nobody else uses the temporary name."""
     temporary = path.with_name(f".{path.name}.new")
     try:
         temporary.write_bytes(content)

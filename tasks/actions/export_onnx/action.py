@@ -1,4 +1,4 @@
-"""Exports one component as an ONNX file that is proven to be what was asked for.
+"""Exports one component as an ONNX file and checks that the file is what was asked for.
 
 Trace, simplify, convert to fp16 or bf16 if asked, write once, check. Why dynamo is the default exporter, on
 CosyVoice 2's full-size estimator at opset 18, one thread:
@@ -7,39 +7,39 @@ CosyVoice 2's full-size estimator at opset 18, one thread:
     dynamo       1,805   26 s       1.4 GB   1,095 ms (eager PyTorch: 1,900 ms)
     torchscript  2,256   17 s       1.6 GB   1,079 ms
 
-It refuses a branch on values, which torchscript bakes in without a word; its weights keep their names; PyTorch still
-works on it. Only torchscript writes opsets below 18.
+It refuses a branch on values, which torchscript freezes silently; its weights keep their names; PyTorch maintains it.
+Only torchscript writes opsets below 18.
 """
 
 import gc
 from collections import Counter
-from collections.abc import Mapping
-from importlib import import_module
 from typing import Any
 
 import onnx_ir as ir
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tasks.actions.export_onnx.check import check
-from tasks.actions.export_onnx.low_precision import clamp_masks, kept_nodes, require_types, to_narrow
-from tasks.actions.export_onnx.low_precision_formats import NARROW, Narrow
-from tasks.actions.export_onnx.overflow import require_finite, too_loud
+from tasks.actions.export_onnx.low_precision import clamp_masks, convert, kept_nodes, require_types
+from tasks.actions.export_onnx.low_precision_formats import LOW_PRECISIONS, LowPrecision
+from tasks.actions.export_onnx.overflow import overflowing_nodes, require_finite
 from tasks.actions.export_onnx.simplify import simplify
 from tasks.actions.export_onnx.trace import dynamic_axes, trace
 from tasks.actions.export_onnx.write import declare, provenance, write
-from tasks.actions.inputs.generated import make_trial, static_sizes
+from tasks.actions.inputs.generated import Padding, make_case, static_sizes
+from tasks.actions.original import load_original
 from tasks.errors import UserError
 from tasks.job import Job
+from tasks.settings.component import ComponentSpec
 
-PRECISIONS = ("fp32", *NARROW)
+PRECISIONS = ("fp32", *LOW_PRECISIONS)
 
 
 def run(job: Job) -> dict[str, Any]:
     """Export the component of `job.params` from `config` and `weights` to `onnx`.
 
     Params:
-        component: declaration with `name`, `loader`, `inputs`, `outputs`, `axes`, `options`.
+        component: a `ComponentSpec`.
         precision: `name`, fp32, fp16 or bf16; the file takes and returns the same.
         onnx: opset, exporter, constant_folding, simplify, dynamic_batch, keep_fp32, external_data.
 
@@ -47,7 +47,8 @@ def run(job: Job) -> dict[str, Any]:
         UserError: an opset or a module that the exporter cannot export; a file that is not what was asked for;
             a graph that the precision cannot hold; whatever the loader raises.
     """
-    component, settings, precision = job.params["component"], job.params["onnx"], job.params["precision"]["name"]
+    component = ComponentSpec.from_params(job.params["component"])
+    settings, precision = job.params["onnx"], job.params["precision"]["name"]
     if precision not in PRECISIONS:
         raise UserError(
             "ONNX files cannot have this precision",
@@ -56,11 +57,11 @@ def run(job: Job) -> dict[str, Any]:
             remedy=f"Use one of {', '.join(PRECISIONS)}",
         )
     dynamic = dynamic_axes(component, dynamic_batch=settings["dynamic_batch"])
-    narrow = NARROW.get(precision)
-    model, samples = _traced(job)
+    low = LOW_PRECISIONS.get(precision)
+    model, samples = _traced(job, component)
     facts: dict[str, Any] = {"exporter": settings["exporter"]}
-    if narrow:
-        facts |= _narrowed(model, narrow, component, settings["keep_fp32"], samples)
+    if low:
+        facts |= _converted(model, low, component, settings["keep_fp32"], samples)
     about = provenance(
         component, step=job.step, precision=precision, exporter=settings["exporter"], weights=job.inputs["weights"]
     )
@@ -71,51 +72,49 @@ def run(job: Job) -> dict[str, Any]:
     facts |= check(
         job.outputs["onnx"], component=component, precision=precision, opset=settings["opset"], dynamic=dynamic
     )
-    if narrow:
-        require_finite(job.outputs["onnx"], samples, narrow)
+    if low:
+        require_finite(job.outputs["onnx"], samples, low)
     return facts
 
 
-def _traced(job: Job) -> tuple[ir.Model, list[dict[str, torch.Tensor]]]:
+def _traced(job: Job, component: ComponentSpec) -> tuple[ir.Model, list[dict[str, Tensor]]]:
     """The simplified fp32 graph, and inputs of the smallest and the usual size to try it with."""
-    component, settings = job.params["component"], job.params["onnx"]
-    loader = import_module(component["loader"])
-    module: nn.Module = loader.load_component(component, config=job.inputs["config"], weights=job.inputs["weights"])
+    settings = job.params["onnx"]
+    module: nn.Module = load_original(job, component)
     module.requires_grad_(False)
-    samples = _samples(component, static_sizes(module))
+    samples = _samples(component, module)
     model = trace(module, component=component, settings=settings)
     del module
-    gc.collect()  # the exporter leaves cycles that hold the traced program
+    gc.collect()  # the exporter leaves reference cycles that keep the traced program alive
     if settings["simplify"]:
         simplify(model)
     return model, samples
 
 
-def _samples(component: Mapping[str, Any], static: Mapping[str, int]) -> list[dict[str, torch.Tensor]]:
-    random = torch.Generator().manual_seed(0)
-    samples = []
-    for number, corner in enumerate(("min", "opt")):
-        sizes = {name: axis["opt" if name == "batch" else corner] for name, axis in component["axes"].items()}
-        samples.append(make_trial(component, sizes | dict(static), number=number, random=random).inputs)
-    return samples
+def _samples(component: ComponentSpec, module: nn.Module) -> list[dict[str, Tensor]]:
+    random, static = torch.Generator().manual_seed(0), static_sizes(module)
+    return [
+        make_case(component, component.sizes_at(bound) | static, padding=padding, random=random).inputs
+        for bound, padding in (("min", Padding.random), ("opt", Padding.none))
+    ]
 
 
-def _narrowed(
+def _converted(
     model: ir.Model,
-    narrow: Narrow,
-    component: Mapping[str, Any],
+    low: LowPrecision,
+    component: ComponentSpec,
     keep: list[str],
-    samples: list[dict[str, torch.Tensor]],
+    samples: list[dict[str, Tensor]],
 ) -> dict[str, Any]:
     require_types(model)
-    clamped = clamp_masks(model, narrow)
-    named = kept_nodes(model, keep, narrow)
-    loud = too_loud(model, samples, narrow) if narrow.short_range else set()
-    operators = Counter(node.op_type for node in named | loud)
-    to_narrow(model, named | loud, narrow, wide_inputs=narrow.wide_inputs(component))
+    clamped = clamp_masks(model, low)
+    named = kept_nodes(model, keep, low)
+    overflowing = overflowing_nodes(model, samples, low) if low.short_range else set()
+    operators = Counter(node.op_type for node in named | overflowing)
+    convert(model, named | overflowing, low, fp32_inputs=low.fp32_inputs(component))
     return {
         "nodes_kept_fp32": operators.total(),
         "operators_kept_fp32": dict(operators.most_common()),
-        "kept_for_range": len(loud - named),
+        "kept_for_range": len(overflowing - named),
         "clamped_masks": clamped,
     }

@@ -1,4 +1,4 @@
-"""Proves that an ONNX file is what was asked for: valid, with the opset, names and axes of the component."""
+"""Checks that an ONNX file is what was asked for: valid, with the opset, names, axes and formats of the component."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -7,14 +7,16 @@ from typing import Any
 
 import onnx
 
-from tasks.actions.export_onnx.low_precision_formats import NARROW
-from tasks.errors import UserError
+from tasks.actions.export_onnx.low_precision_formats import LOW_PRECISIONS
+from tasks.errors import UserError, reason
+from tasks.settings.component import ComponentSpec, Shape
+from tasks.settings.number_formats import BY_NAME, BY_ONNX
 
-ELEMENT_TYPES = {"fp32": onnx.TensorProto.FLOAT} | {name: narrow.type.value for name, narrow in NARROW.items()}
+OTHER_EXPORTER = "Try another onnx.exporter or onnx.simplify=false, and report it"
 
 
 def check(
-    path: Path, *, component: Mapping[str, Any], precision: str, opset: int, dynamic: Mapping[str, Any]
+    path: Path, *, component: ComponentSpec, precision: str, opset: int, dynamic: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Read the file back and compare it with what was asked; returns what is in it, for the receipt.
 
@@ -24,12 +26,13 @@ def check(
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError("is not a valid ONNX graph", where=path.name, value=reason, remedy=_OTHER_EXPORTER) from error
+        raise UserError(
+            "is not a valid ONNX graph", where=path.name, value=reason(error), remedy=OTHER_EXPORTER
+        ) from error
     model = onnx.load(path, load_external_data=False)
     _require(path, "opset", opset, _opset(model), remedy="Set onnx.exporter=torchscript for opsets below 18")
-    _require_tensors(path, model.graph.input, _shapes(component["inputs"]), dynamic)
-    _require_tensors(path, model.graph.output, dict(component["outputs"]), dynamic)
+    _require_tensors(path, model.graph.input, {name: x.shape for name, x in component.inputs.items()}, dynamic)
+    _require_tensors(path, model.graph.output, component.outputs, dynamic)
     _require_precision(path, model, component, precision)
     return _described(path, model)
 
@@ -49,23 +52,16 @@ def _described(path: Path, model: onnx.ModelProto) -> dict[str, Any]:
     }
 
 
-_OTHER_EXPORTER = "Try another onnx.exporter or onnx.simplify=false, and report it"
-
-
 def _opset(model: onnx.ModelProto) -> int:
     return next(entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"})
 
 
-def _shapes(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: tensor["shape"] for name, tensor in inputs.items()}
-
-
-def _require_tensors(path: Path, values: Any, wanted: Mapping[str, Any], dynamic: Mapping[str, Any]) -> None:
-    _require(path, "names", list(wanted), [value.name for value in values], remedy=_OTHER_EXPORTER)
+def _require_tensors(path: Path, values: Any, wanted: Mapping[str, Shape], dynamic: Mapping[str, Any]) -> None:
+    _require(path, "names", list(wanted), [value.name for value in values], remedy=OTHER_EXPORTER)
     for value in values:
         for position, (size, found) in enumerate(zip(wanted[value.name], _dims(value), strict=True)):
             if size in dynamic or isinstance(size, int):
-                _require(path, f"axis {position} of {value.name}", size, found, remedy=_OTHER_EXPORTER)
+                _require(path, f"axis {position} of {value.name}", size, found, remedy=OTHER_EXPORTER)
 
 
 def _dims(value: onnx.ValueInfoProto) -> list[int | str]:
@@ -73,15 +69,13 @@ def _dims(value: onnx.ValueInfoProto) -> list[int | str]:
     return [dim.dim_param or ("?" if not dim.HasField("dim_value") else dim.dim_value) for dim in dims]
 
 
-def _require_precision(path: Path, model: onnx.ModelProto, component: Mapping[str, Any], precision: str) -> None:
-    floats = set(ELEMENT_TYPES.values())
-    wide = NARROW[precision].wide_inputs(component) if precision in NARROW else frozenset()
+def _require_precision(path: Path, model: onnx.ModelProto, component: ComponentSpec, precision: str) -> None:
+    in_fp32 = LOW_PRECISIONS[precision].fp32_inputs(component) if precision in LOW_PRECISIONS else frozenset()
     for value in (*model.graph.input, *model.graph.output):
-        found = value.type.tensor_type.elem_type
-        if found in floats:
-            wanted = ELEMENT_TYPES["fp32" if value.name in wide else precision]
-            name = onnx.TensorProto.DataType.Name
-            _require(path, f"number format of {value.name}", name(wanted), name(found), remedy=_OTHER_EXPORTER)
+        found = BY_ONNX.get(value.type.tensor_type.elem_type)
+        if found and found.is_float:
+            wanted = BY_NAME["fp32" if value.name in in_fp32 else precision]
+            _require(path, f"number format of {value.name}", wanted.name, found.name, remedy=OTHER_EXPORTER)
 
 
 def _require(path: Path, what: str, wanted: Any, found: Any, *, remedy: str) -> None:

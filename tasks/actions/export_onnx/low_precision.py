@@ -14,7 +14,7 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from tasks.actions.export_onnx.low_precision_formats import Narrow
+from tasks.actions.export_onnx.low_precision_formats import LowPrecision
 from tasks.errors import UserError
 
 FLOAT = ir.DataType.FLOAT
@@ -22,7 +22,7 @@ EXACT = {"Sin", "Cos", "Range"}  # what leads to them is computed as exactly as 
 CARRIES = {"Mul", "Add", "Sub", "Div", "Neg", "Reshape", "Unsqueeze", "Squeeze", "Expand", "Transpose", "Cast"}
 
 
-def clamp_masks(model: ir.Model, narrow: Narrow) -> list[str]:
+def clamp_masks(model: ir.Model, low: LowPrecision) -> list[str]:
     """Replace mask constants by one that the format has; the names of the changed constants.
 
     Raises:
@@ -36,25 +36,25 @@ def clamp_masks(model: ir.Model, narrow: Narrow) -> list[str]:
         array = tensor.numpy()
         if np.isnan(array).any():
             raise UserError("holds NaN", where=value.name or "", remedy="Export from another checkpoint")
-        masks = np.abs(array) >= narrow.masks_from
+        masks = np.abs(array) >= low.mask_threshold
         if masks.any():
-            value.const_value = ir.tensor(np.where(masks, np.sign(array) * -narrow.masked, array).astype(np.float32))
+            value.const_value = ir.tensor(np.where(masks, np.sign(array) * -low.mask_value, array).astype(np.float32))
             changed.append(value.name or "")
     return changed
 
 
-def kept_nodes(model: ir.Model, keep: Sequence[str], narrow: Narrow) -> set[ir.Node]:
-    """The nodes that stay in fp32: named by type or pattern, without a narrow form, or computing an angle or a count.
+def kept_nodes(model: ir.Model, keep: Sequence[str], low: LowPrecision) -> set[ir.Node]:
+    """The nodes that stay in fp32: named by type or pattern, without a 16-bit form, or computing an angle or a count.
 
     The angles of a kept Sin or Cos: near 1000 rad, where a time embedding takes its sines, fp16 numbers are 0.5 apart.
     The counts of a Range: fp16 has no 2049 and bf16 no 257, so as many positions would not be made.
-    Without a narrow form in this opset: below 22 no Conv takes bf16.
+    Without a 16-bit form in this opset: below 22 no Conv takes bf16.
 
     Raises:
         UserError: an entry is neither an operator nor the name of a node.
     """
     _require_known(model, keep)
-    kept = {node for node in model.graph if _is_named(node, keep) or not _has_form(node, narrow)}
+    kept = {node for node in model.graph if _is_named(node, keep) or not _has_form(node, low)}
     for node in list(kept):
         if node.op_type in EXACT:
             kept.update(_elementwise_before(node))
@@ -69,28 +69,28 @@ def require_types(model: ir.Model) -> None:
         raise RuntimeError(f"no type could be inferred for the outputs of {', '.join(map(str, untyped[:5]))}")
 
 
-def to_narrow(
-    model: ir.Model, kept: set[ir.Node], narrow: Narrow, *, wide_inputs: Collection[str] = frozenset()
+def convert(
+    model: ir.Model, kept: set[ir.Node], low: LowPrecision, *, fp32_inputs: Collection[str] = frozenset()
 ) -> None:
     """Convert the graph in place, its inputs and outputs included, but for the inputs named."""
-    work = _Conversion(model, narrow)
+    work = _Conversion(model, low)
     outputs = [value for value in model.graph.outputs if value.dtype == FLOAT]
     for given in model.graph.inputs:
-        if given.name not in wide_inputs:
-            _retype(given, narrow.type)
+        if given.name not in fp32_inputs:
+            _retype(given, low.type)
     floats = {output for node in model.graph for output in node.outputs if output.dtype == FLOAT}
     for node in list(model.graph):  # without the casts that are added meanwhile
-        type_ = FLOAT if node in kept else narrow.type
+        type_ = FLOAT if node in kept else low.type
         for index, value in enumerate(list(node.inputs)):
-            if value is not None and value.dtype in {FLOAT, narrow.type}:
-                wanted = type_ if _takes(node, index, narrow) else FLOAT
+            if value is not None and value.dtype in {FLOAT, low.type}:
+                wanted = type_ if _takes(node, index, low) else FLOAT
                 node.replace_input_with(index, work.as_type(value, wanted, before=node))
         if node not in kept:
-            _retype_attributes(node, narrow)
+            _retype_attributes(node, low)
         for output in node.outputs:
             if output in floats:
                 _retype(output, type_)
-    _narrow_outputs(work, outputs)
+    _convert_outputs(work, outputs)
     common.RemoveUnusedNodesPass()(model)  # the fp32 weights that nothing reads any more
 
 
@@ -99,7 +99,7 @@ class _Conversion:
     """A graph under conversion, with every tensor that was cast already."""
 
     model: ir.Model
-    narrow: Narrow
+    low: LowPrecision
     casts: dict[tuple[ir.Value, ir.DataType], ir.Value] = field(default_factory=dict)
 
     def as_type(self, value: ir.Value, type_: ir.DataType, *, before: ir.Node) -> ir.Value:
@@ -107,36 +107,34 @@ class _Conversion:
             return value
         if (value, type_) not in self.casts:
             self.casts[value, type_] = (
-                self._narrow_weight(value)
-                if value.is_initializer() and type_ == self.narrow.type
+                self._convert_weight(value)
+                if value.is_initializer() and type_ == self.low.type
                 else self._cast(value, type_, before=before)
             )
         return self.casts[value, type_]
 
-    def _narrow_weight(self, value: ir.Value) -> ir.Value:
+    def _convert_weight(self, value: ir.Value) -> ir.Value:
         tensor = value.const_value
         if tensor is None or value.name is None:
             raise RuntimeError(f"initializer {value.name} has no data")
         with np.errstate(over="ignore"):
-            array = tensor.numpy().astype(self.narrow.numpy)
+            array = tensor.numpy().astype(self.low.numpy)
         if not np.isfinite(array).all():
             reader = next(iter(value.uses())).node
             raise UserError(
-                f"a constant is beyond {self.narrow.name}'s largest number, {self.narrow.largest:.6g}",
+                f"a constant is beyond {self.low.name}'s largest number, {self.low.largest:.6g}",
                 where=f"{reader.op_type} {reader.name}, {value.name}",
                 value=float(np.abs(tensor.numpy()).max()),
                 remedy=f"Keep the node in fp32: onnx.keep_fp32=[...,'{reader.name}']",
             )
-        narrowed = ir.Value(
-            name=f"{value.name}.{self.narrow.name}", type=ir.TensorType(self.narrow.type), shape=value.shape
-        )
-        narrowed.const_value = ir.tensor(array, name=narrowed.name)
-        self.model.graph.register_initializer(narrowed)
-        return narrowed
+        converted = ir.Value(name=f"{value.name}.{self.low.name}", type=ir.TensorType(self.low.type), shape=value.shape)
+        converted.const_value = ir.tensor(array, name=converted.name)
+        self.model.graph.register_initializer(converted)
+        return converted
 
     def _cast(self, value: ir.Value, type_: ir.DataType, *, before: ir.Node) -> ir.Value:
         """A cast right after what it casts, so that it stands before all its readers."""
-        name = f"{value.name}.{'fp32' if type_ == FLOAT else self.narrow.name}"
+        name = f"{value.name}.{'fp32' if type_ == FLOAT else self.low.name}"
         node = ir.node("Cast", [value], {"to": type_.value}, name=f"cast.{name}")
         node.outputs[0].name, node.outputs[0].dtype, node.outputs[0].shape = name, type_, value.shape
         producer = value.producer()
@@ -148,7 +146,7 @@ class _Conversion:
 
 
 def _require_known(model: ir.Model, keep: Sequence[str]) -> None:
-    """A misspelt entry would keep nothing and say nothing."""
+    """A misspelt entry would silently keep nothing."""
     names = [node.name or "" for node in model.graph]
     for entry in keep:
         if not onnx.defs.has(entry) and not fnmatch.filter(names, entry):
@@ -165,12 +163,12 @@ def _is_named(node: ir.Node, keep: Sequence[str]) -> bool:
     return node.op_type in keep or any(fnmatch.fnmatchcase(node.name or "", pattern) for pattern in keep)
 
 
-def _has_form(node: ir.Node, narrow: Narrow) -> bool:
+def _has_form(node: ir.Node, low: LowPrecision) -> bool:
     schema = _schema(node)
     subgraphs = {ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS}
     if schema is None or any(attribute.type in subgraphs for attribute in node.attributes.values()):
         return False
-    return any(narrow.schema in parameter.types for parameter in schema.outputs) or node.outputs[0].dtype != FLOAT
+    return any(low.schema in parameter.types for parameter in schema.outputs) or node.outputs[0].dtype != FLOAT
 
 
 def _schema(node: ir.Node) -> onnx.defs.OpSchema | None:
@@ -193,27 +191,27 @@ def _retype(value: ir.Value, type_: ir.DataType) -> None:
         value.dtype = type_
 
 
-def _takes(node: ir.Node, index: int, narrow: Narrow) -> bool:
-    """Whether the operator's schema lets this input be narrow; Resize's scales, for one, are always fp32."""
+def _takes(node: ir.Node, index: int, low: LowPrecision) -> bool:
+    """Whether the operator's schema allows 16 bits for this input; Resize's scales, for one, are always fp32."""
     schema = _schema(node)
-    return schema is not None and narrow.schema in schema.inputs[min(index, len(schema.inputs) - 1)].types
+    return schema is not None and low.schema in schema.inputs[min(index, len(schema.inputs) - 1)].types
 
 
-def _retype_attributes(node: ir.Node, narrow: Narrow) -> None:
+def _retype_attributes(node: ir.Node, low: LowPrecision) -> None:
     if node.op_type == "Cast" and node.attributes["to"].as_int() == FLOAT.value:
-        node.attributes["to"] = ir.AttrInt64("to", narrow.type.value)
+        node.attributes["to"] = ir.AttrInt64("to", low.type.value)
     for name, attribute in list(node.attributes.items()):
         if attribute.type == ir.AttributeType.TENSOR and attribute.as_tensor().dtype == FLOAT:
-            array = attribute.as_tensor().numpy().clip(-narrow.largest, narrow.largest).astype(narrow.numpy)
+            array = attribute.as_tensor().numpy().clip(-low.largest, low.largest).astype(low.numpy)
             node.attributes[name] = ir.AttrTensor(name, ir.tensor(array))
 
 
-def _narrow_outputs(work: _Conversion, floats: list[ir.Value]) -> None:
+def _convert_outputs(work: _Conversion, floats: list[ir.Value]) -> None:
     outputs = work.model.graph.outputs
     for index, value in enumerate(list(outputs)):
         producer = value.producer()
         if value in floats and value.dtype == FLOAT and producer is not None:
             name, value.name = value.name, f"{value.name}.fp32"
-            narrowed = work.as_type(value, work.narrow.type, before=producer)
-            narrowed.name = name
-            outputs[index] = narrowed
+            converted = work.as_type(value, work.low.type, before=producer)
+            converted.name = name
+            outputs[index] = converted

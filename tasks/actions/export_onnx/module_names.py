@@ -1,4 +1,4 @@
-"""Which module each operation of a graph came from: noted in the file on export, told where an operation is refused."""
+"""Maps each ONNX node to the PyTorch module it came from; stored in node metadata and used in error messages."""
 
 import ast
 from collections.abc import Iterable, Mapping
@@ -9,7 +9,7 @@ WRAPPER = "module"  # what the exporters see around the module itself
 
 
 def module_of(notes: Mapping[str, str], name: str) -> str:
-    """The innermost module around an operation, ``mid_blocks.0.attn1``; empty where nothing tells.
+    """The innermost module around an operation, ``mid_blocks.0.attn1``; empty if unknown.
 
     Args:
         notes: the node's metadata.

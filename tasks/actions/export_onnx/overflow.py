@@ -1,7 +1,7 @@
-"""Finds what fp16 cannot hold before a graph is converted to it, and tries a converted file, fp16 or bf16.
+"""Finds what would overflow in fp16 before a graph is converted to it, and runs a converted file, fp16 or bf16.
 
-The largest value of every tensor is measured in fp32, because ONNX Runtime computes many fp16 operators in fp32 on a
-CPU and never rounds between them: a graph that overflows on a GPU passes there.
+The largest value of every tensor is measured in fp32: on a CPU, ONNX Runtime computes many fp16 operators in fp32
+without rounding between them, so a graph that overflows on a GPU passes there.
 """
 
 import tempfile
@@ -13,40 +13,40 @@ import onnx_ir as ir
 import onnxruntime
 from torch import Tensor
 
-from tasks.actions.export_onnx.low_precision_formats import Narrow
+from tasks.actions.export_onnx.low_precision_formats import LowPrecision
 from tasks.errors import UserError
 from tasks.runtimes.onnxruntime_.session import OnnxRuntimeSession, open_artifact
 
-HEADROOM = 4.0  # real inputs may be louder than the samples
+HEADROOM = 4.0  # real inputs may give larger values than the samples
 MOVES = {"Reshape", "Transpose", "Unsqueeze", "Squeeze", "Slice", "Concat", "Expand", "Identity", "Split", "Pad"}
 AT_ONCE = 200  # tensors fetched per run when looking for the first that is not finite
 
 Samples = Iterable[Mapping[str, Tensor]]
 
 
-def too_loud(model: ir.Model, samples: Samples, narrow: Narrow) -> set[ir.Node]:
-    """The nodes of the fp32 graph that make numbers which the format does not have, and those that read them.
+def overflowing_nodes(model: ir.Model, samples: Samples, low: LowPrecision) -> set[ir.Node]:
+    """The nodes of the fp32 graph whose outputs overflow in the format, and the nodes that read these outputs.
 
-    All of them have to stay in fp32. A residual stream is a chain of such sums; what normalises it ends the chain.
+    All of them have to stay in fp32. A residual stream is a chain of such sums; a normalization ends the chain.
 
     Raises:
-        UserError: fp32 itself is not enough; names the first node.
+        UserError: values overflow in fp32 itself; names the first node.
     """
     nodes, peaks = list(model.graph), _peaks(model, samples)
-    waiting = [nodes[place] for place, peak in peaks.items() if peak > narrow.largest]
-    loud = set(waiting)
+    waiting = [nodes[place] for place, peak in peaks.items() if peak > low.largest]
+    overflowing = set(waiting)
     while waiting:
         for reader in [use.node for output in waiting.pop().outputs for use in output.uses()]:
-            if reader not in loud and reader.op_type in MOVES:
+            if reader not in overflowing and reader.op_type in MOVES:
                 waiting.append(reader)
-            loud.add(reader)
-    return loud
+            overflowing.add(reader)
+    return overflowing
 
 
 def _peaks(model: ir.Model, samples: Samples) -> dict[int, float]:
-    """Largest magnitude of what each node makes, positive ones HEADROOM times, by the node's place in the graph.
+    """Largest magnitude of each node's output by the node's index; positive values are multiplied by HEADROOM.
 
-    Masks are large negative numbers by intent; the positive side tells how loud a tensor is.
+    Attention masks are large negative numbers on purpose, so only positive values show the range of a tensor.
     """
     copy, places = _probed(model)
     largest = np.zeros(len(places))
@@ -63,7 +63,7 @@ def _peaks(model: ir.Model, samples: Samples) -> dict[int, float]:
     return dict(zip(places, largest.tolist(), strict=True))
 
 
-def require_finite(path: Path, samples: Samples, narrow: Narrow) -> None:
+def require_finite(path: Path, samples: Samples, low: LowPrecision) -> None:
     """Run the converted file.
 
     Raises:
@@ -74,14 +74,14 @@ def require_finite(path: Path, samples: Samples, narrow: Narrow) -> None:
         given = {name: x.to(session.dtypes[name]) for name, x in sample.items()}
         if not all(output.isfinite().all() for output in session(given)):
             del session
-            node = _first_not_finite(path, given, narrow)
+            node = _first_not_finite(path, given, low)
             keep = f"'onnx.keep_fp32=[...,\"{node.name}\"]', or all {node.op_type}"
             remedy = f"Keep it and what reads it in fp32: {keep}; where an output is so large, set precision=fp32"
-            raise _overflow(node, f"makes NaN or Inf in {narrow.name}", remedy=remedy)
+            raise _overflow(node, f"makes NaN or Inf in {low.name}", remedy=remedy)
 
 
 def _probed(model: ir.Model) -> tuple[ir.Model, list[int]]:
-    """A copy, weights shared, whose outputs are the largest magnitudes of what the nodes at those places make."""
+    """A copy with shared weights that returns the largest magnitude of each node's output, and the nodes' indices."""
     places = [place for place, node in enumerate(model.graph) if _makes_numbers(node)]
     copy = model.clone()
     nodes = list(copy.graph)
@@ -116,10 +116,10 @@ def _overflow(node: ir.Node, what: str, *, remedy: str) -> UserError:
     return UserError(f"the node {what}", where=f"{node.op_type} {node.name}", remedy=remedy)
 
 
-def _first_not_finite(path: Path, sample: Mapping[str, Tensor], narrow: Narrow) -> ir.Node:
-    """Fetch every tensor, some at a time: as an output a narrow one really is narrow."""
+def _first_not_finite(path: Path, sample: Mapping[str, Tensor], low: LowPrecision) -> ir.Node:
+    """Fetch every tensor, some at a time: a graph's outputs really have their declared format."""
     model = ir.load(path)
-    nodes = [node for node in model.graph if node.outputs[0].dtype in {ir.DataType.FLOAT, narrow.type}]
+    nodes = [node for node in model.graph if node.outputs[0].dtype in {ir.DataType.FLOAT, low.type}]
     for start in range(0, len(nodes), AT_ONCE):
         some = nodes[start : start + AT_ONCE]
         for node, values in zip(some, _fetched(model, some, path.parent, sample), strict=True):

@@ -8,6 +8,8 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from itertools import count
+from math import isqrt
 from pathlib import Path
 from typing import Any
 
@@ -16,38 +18,29 @@ import torch
 from onnx_ir.passes.common import ShapeInferencePass
 from torch import Tensor, nn
 
-from tasks.actions.inputs.generated import static_sizes
-from tasks.errors import UserError
-from tasks.settings.onnx_exporters import EXPORTER_OPSETS, obstacle
+from tasks.actions.inputs.generated import static_sizes, trace_sample
+from tasks.errors import UserError, reason
+from tasks.settings.component import AxisSpec, ComponentSpec
+from tasks.settings.onnx_exporters import EXPORTER_OPSETS
 
-SIZES = (
-    13,
-    17,
-    19,
-    23,
-    29,
-    31,
-)  # of dynamic axes in the sample: 0 and 1 are special to torch.export, equals get merged
+SMALLEST_SIZE = 13  # of dynamic axes in the sample
 
-Component = Mapping[str, Any]
 Settings = Mapping[str, Any]
 
 
-def trace(module: nn.Module, *, component: Component, settings: Settings) -> ir.Model:
+def trace(module: nn.Module, *, component: ComponentSpec, settings: Settings) -> ir.Model:
     """Export `module` with the component's options fixed.
 
     Args:
         module: in eval mode, fp32, on the CPU.
-        component: its declaration; `inputs` in the order of the file, `outputs`, `axes`, `options`.
         settings: `onnx`: exporter, opset, constant_folding, dynamic_batch.
 
     Raises:
-        UserError: the exporter cannot write that opset, or cannot export that module.
+        UserError: the exporter cannot export that module.
     """
-    _require_opset(settings["exporter"], settings["opset"])
     dynamic = dynamic_axes(component, dynamic_batch=settings["dynamic_batch"])
     sample = _sample(module, component, dynamic)
-    bound = _Bound(module, tuple(component["inputs"]), component["options"]).eval()
+    bound = _Bound(module, tuple(component.inputs), component.options).eval()
     export: Callable[..., ir.Model] = {"dynamo": _with_dynamo, "torchscript": _with_torchscript}[settings["exporter"]]
     with _quiet(), torch.no_grad():
         try:
@@ -58,16 +51,20 @@ def trace(module: nn.Module, *, component: Component, settings: Settings) -> ir.
     return model
 
 
-def dynamic_axes(component: Component, *, dynamic_batch: bool) -> dict[str, Mapping[str, int]]:
-    """The declared axes that vary in the file; `batch` is fixed at its `opt` unless asked for."""
-    axes = {name: axis for name, axis in component["axes"].items() if name != "batch" or dynamic_batch}
+def dynamic_axes(component: ComponentSpec, *, dynamic_batch: bool) -> dict[str, AxisSpec]:
+    """The axes that vary in the file.
+
+    Raises:
+        UserError: one of them has one size only.
+    """
+    axes = component.dynamic_axes(dynamic_batch=dynamic_batch)
     for name, axis in axes.items():
-        if axis["min"] == axis["max"]:
+        if axis.min == axis.max:
             raise UserError(
                 "an axis of one size only cannot be dynamic",
                 where=f"model.axes.{name}",
-                value=f"min={axis['min']}, max={axis['max']}",
-                remedy=f"Raise model.axes.{name}.max or leave the axis fixed",
+                value=f"min={axis.min}, max={axis.max}",
+                remedy=f"Raise model.axes.{name}.max or set model.axes.{name}.dynamic=false",
             )
     return axes
 
@@ -83,44 +80,37 @@ class _Bound(nn.Module):
         return self.module(**dict(zip(self.names, tensors, strict=True)), **self.options)
 
 
-def _require_opset(exporter: str, opset: int) -> None:
-    if found := obstacle(exporter, opset):
-        reason, remedy = found
-        raise UserError(reason, where="onnx.opset", value=opset, remedy=remedy)
-
-
-def _sample(module: nn.Module, component: Component, dynamic: Mapping[str, Any]) -> dict[str, Tensor]:
-    sizes = {name: axis["opt"] for name, axis in component["axes"].items()}
-    sizes |= {name: _within(size, dynamic[name]) for name, size in zip(dynamic, SIZES, strict=False)}
-    sizes |= static_sizes(module)
-    return {
-        name: _example([sizes.get(size, size) for size in tensor["shape"]], tensor)
-        for name, tensor in component["inputs"].items()
+def _sample(module: nn.Module, component: ComponentSpec, dynamic: Mapping[str, AxisSpec]) -> dict[str, Tensor]:
+    """A sample whose dynamic axes have different prime sizes: equal ones are merged, 0 and 1 are special to PyTorch."""
+    varying = {
+        name: min(max(size, axis.min), axis.max)
+        for (name, axis), size in zip(dynamic.items(), _primes(), strict=False)  # there is no last prime
     }
+    return trace_sample(component, component.sizes_at("opt") | varying | static_sizes(module))
 
 
-def _within(size: int, axis: Mapping[str, int]) -> int:
-    return min(max(size, axis["min"]), axis["max"])
-
-
-def _example(shape: list[int], tensor: Mapping[str, Any]) -> Tensor:
-    default = "int32" if tensor["values"] == "lengths" else "float32"
-    return torch.ones(shape, dtype=getattr(torch, tensor.get("dtype") or default))
+def _primes() -> Iterator[int]:
+    return (n for n in count(SMALLEST_SIZE) if all(n % divisor for divisor in range(2, isqrt(n) + 1)))
 
 
 def _with_dynamo(
-    bound: _Bound, sample: dict[str, Tensor], *, component: Component, dynamic: Mapping[str, Any], settings: Settings
+    bound: _Bound,
+    sample: dict[str, Tensor],
+    *,
+    component: ComponentSpec,
+    dynamic: Mapping[str, AxisSpec],
+    settings: Settings,
 ) -> ir.Model:
-    dims = {name: torch.export.Dim(name, min=axis["min"], max=axis["max"]) for name, axis in dynamic.items()}
+    dims = {name: torch.export.Dim(name, min=axis.min, max=axis.max) for name, axis in dynamic.items()}
     shapes = tuple(
-        {position: dims[size] for position, size in enumerate(tensor["shape"]) if size in dims}
-        for tensor in component["inputs"].values()
+        {position: dims[size] for position, size in enumerate(declared.shape) if isinstance(size, str) and size in dims}
+        for declared in component.inputs.values()
     )
     program = torch.onnx.export(
         bound,
         tuple(sample.values()),
         input_names=list(sample),
-        output_names=list(component["outputs"]),
+        output_names=list(component.outputs),
         opset_version=settings["opset"],
         dynamic_shapes=(shapes,),
         dynamo=True,
@@ -133,12 +123,16 @@ def _with_dynamo(
 
 
 def _with_torchscript(
-    bound: _Bound, sample: dict[str, Tensor], *, component: Component, dynamic: Mapping[str, Any], settings: Settings
+    bound: _Bound,
+    sample: dict[str, Tensor],
+    *,
+    component: ComponentSpec,
+    dynamic: Mapping[str, AxisSpec],
+    settings: Settings,
 ) -> ir.Model:
-    shapes = {name: tensor["shape"] for name, tensor in component["inputs"].items()} | dict(component["outputs"])
     axes = {
-        name: {position: size for position, size in enumerate(shape) if size in dynamic}
-        for name, shape in shapes.items()
+        name: {position: size for position, size in enumerate(shape) if isinstance(size, str) and size in dynamic}
+        for name, shape in component.shapes.items()
     }
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "traced.onnx"
@@ -147,7 +141,7 @@ def _with_torchscript(
             tuple(sample.values()),
             str(file),
             input_names=list(sample),
-            output_names=list(component["outputs"]),
+            output_names=list(component.outputs),
             opset_version=settings["opset"],
             dynamic_axes=axes,
             dynamo=False,
@@ -157,9 +151,9 @@ def _with_torchscript(
 
 
 def _loaded(file: Path) -> ir.Model:
-    """The traced file in memory; shapes are inferred anew, because those of the tracer hide what is static."""
+    """The traced file in memory; shapes are inferred again, because those of the tracer hide what is static."""
     model = ir.load(file)
-    for value in model.graph.initializers.values():  # beyond 2 GB they are memory-mapped from a file about to go
+    for value in model.graph.initializers.values():  # beyond 2 GB they are memory-mapped from this temporary file
         if isinstance(value.const_value, ir.ExternalTensor):
             value.const_value = ir.tensor(value.const_value.numpy().copy(), name=value.name)
     for output in (output for node in model.graph for output in node.outputs if not output.is_graph_output()):
@@ -170,7 +164,7 @@ def _loaded(file: Path) -> ir.Model:
 def _with_unread_inputs(
     model: ir.Model, sample: Mapping[str, Tensor], axes: Mapping[str, Mapping[int, str]]
 ) -> ir.Model:
-    """With all inputs in their order: the tracer drops those that nothing reads, but callers give what is declared."""
+    """With all inputs in their order: the tracer drops those that nothing reads, but callers give all declared ones."""
     read = {value.name: value for value in model.graph.inputs}
     model.graph.inputs[:] = [read.get(name) or _input(name, tensor, axes[name]) for name, tensor in sample.items()]
     return model
@@ -188,15 +182,15 @@ def _drop_prefix(model: ir.Model) -> None:
             value.name = value.name.removeprefix("module.")
 
 
-def _untraceable(component: Component, settings: Settings, error: Exception) -> UserError:
+def _untraceable(component: ComponentSpec, settings: Settings, error: Exception) -> UserError:
     cause: BaseException = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
     other = next(name for name in EXPORTER_OPSETS if name != settings["exporter"])
     return UserError(
         f"the {settings['exporter']} exporter cannot export this module",
-        where=component["name"],
-        value=f"{type(cause).__name__}: {str(cause).strip().splitlines()[0] if str(cause).strip() else ''}",
+        where=component.name,
+        value=f"{type(cause).__name__}: {reason(cause)}",
         remedy=f"Remove what depends on the values of tensors, or try onnx.exporter={other}",
     )
 

@@ -5,10 +5,9 @@ Weights lie in the file itself up to protobuf's 2 GB, else in one `X.onnx.data` 
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -17,23 +16,22 @@ from onnx_ir.passes import common
 
 from tasks.actions.export_onnx.module_names import MODULE, module_of
 from tasks.errors import UserError
+from tasks.settings.component import ComponentSpec, Shape
 
 GRAPH = onnx.ModelProto.DESCRIPTOR.fields_by_name["graph"].number
 INITIALIZER = onnx.GraphProto.DESCRIPTOR.fields_by_name["initializer"].number
 EMBEDDED_LIMIT = (1 << 31) - (1 << 26)  # protobuf's 2 GiB with room for the graph itself
 
 
-def provenance(
-    component: Mapping[str, Any], *, step: str, precision: str, exporter: str, weights: Path
-) -> dict[str, str]:
+def provenance(component: ComponentSpec, *, step: str, precision: str, exporter: str, weights: Path) -> dict[str, str]:
     """Where a file comes from; no times, so that equal inputs give equal bytes."""
     with weights.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {
         "voxkiln.version": _version(),
         "voxkiln.step": step,
-        "voxkiln.component": component["name"],
-        "voxkiln.options": json.dumps(component["options"], sort_keys=True),  # streaming or not, say
+        "voxkiln.component": component.name,
+        "voxkiln.options": json.dumps(component.options, sort_keys=True),  # for example whether it is for streaming
         "voxkiln.precision": precision,
         "voxkiln.exporter": exporter,
         "voxkiln.weights_sha256": digest[:16],
@@ -41,22 +39,20 @@ def provenance(
     }
 
 
-def declare(
-    model: ir.Model, *, component: Mapping[str, Any], dynamic: Mapping[str, Any], about: Mapping[str, str]
-) -> None:
-    """Name axes as the component does, clear what the exporter noted about source files, add where it comes from."""
-    shapes = {name: tensor["shape"] for name, tensor in component["inputs"].items()} | dict(component["outputs"])
+def declare(model: ir.Model, *, component: ComponentSpec, dynamic: Collection[str], about: Mapping[str, str]) -> None:
+    """Name axes as declared, remove the exporter's notes about source files, add the provenance `about`."""
+    shapes = component.shapes
     for value in (*model.graph.inputs, *model.graph.outputs):
         if value.name in shapes:
             value.shape = _declared(value, shapes[value.name], dynamic)
     _clear_notes(model)
-    model.graph.name = component["name"]
+    model.graph.name = component.name
     model.producer_name, model.producer_version = "voxkiln", about["voxkiln.version"]
     model.metadata_props.update(sorted(about.items()))
 
 
 def _clear_notes(model: ir.Model) -> None:
-    """All that the exporter wrote about source files goes; the module an operation came from stays."""
+    """Remove what the exporter wrote about source files; keep the module an operation came from."""
     modules = {node: module_of(node.metadata_props, node.name or "") for node in model.graph.all_nodes()}
     common.ClearMetadataAndDocStringPass()(model)
     for node, module in modules.items():
@@ -91,7 +87,7 @@ def _write_embedded(model: ir.Model, path: Path) -> None:
             content = _tensor(weight).SerializeToString(deterministic=True)
             file.write(_head(INITIALIZER, len(content)))
             file.write(content)
-            weight.const_value = None  # some pass keeps the last graph it worked on alive
+            weight.const_value = None  # some pass keeps the last graph alive
 
 
 def _tensor(weight: ir.Value) -> onnx.TensorProto:
@@ -119,7 +115,7 @@ def _version() -> str:
         return "not installed"
 
 
-def _declared(value: ir.Value, shape: list[Any], dynamic: Mapping[str, Any]) -> ir.Shape:
+def _declared(value: ir.Value, shape: Shape, dynamic: Collection[str]) -> ir.Shape:
     """The exporter's shape under the declared names.
 
     Raises:

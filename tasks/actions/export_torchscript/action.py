@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,13 @@ from torch import nn
 from torch.jit import ScriptModule
 
 from tasks.actions.export_torchscript.archive import save_reproducibly
+from tasks.actions.original import load_original
 from tasks.errors import UserError
 from tasks.job import Job
+from tasks.runtimes.base import torch_dtype
+from tasks.settings.component import ComponentSpec
+from tasks.settings.number_formats import BY_NAME
 
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 DEVICE_SPECIFIC = re.compile("mkldnn|prepacked|cudnn|miopen", re.IGNORECASE)
 UNSAVEABLE = "prim::ConstantMKLDNNTensor"  # written without its value, so the file could not be read back
 
@@ -28,7 +30,7 @@ def run(job: Job) -> dict[str, Any]:
     """Export the component of `job.params` from `config` and `weights` to `zip`.
 
     Params:
-        component: `loader`, `name`, `kept_methods`. Its `options` stay keyword arguments of the exported module.
+        component: a `ComponentSpec`. Its options stay keyword arguments of the exported module.
         precision: `name`, fp32, fp16 or bf16; the file takes and returns the same.
         torchscript: `target` and `optimize`, see `compiled`.
 
@@ -36,15 +38,15 @@ def run(job: Job) -> dict[str, Any]:
         UserError: no CUDA for target cuda; weights that are not finite in this precision; a fixed device in a
             portable file; whatever the loader raises.
     """
-    component, precision = job.params["component"], job.params["precision"]["name"]
+    component, precision = ComponentSpec.from_params(job.params["component"]), job.params["precision"]["name"]
     settings = job.params["torchscript"]
     module = _loaded(job, component, precision=precision, target=settings["target"])
-    with _published_executor():
-        scripted, optimized = compiled(module, kept_methods=component["kept_methods"], **settings)
-    about = {"component": component["name"], "precision": precision, "target": settings["target"]}
-    about |= {"torch": torch.__version__, "options": component["options"]}
+    with _deployed_executor():
+        scripted, optimized = compiled(module, kept_methods=component.kept_methods, **settings)
+    about = {"component": component.name, "precision": precision, "target": settings["target"]}
+    about |= {"torch": torch.__version__, "options": component.options}
     weights_bytes = save_reproducibly(scripted, job.outputs["zip"], about=json.dumps(about, sort_keys=True))
-    graphs = _graphs(scripted, component["kept_methods"])
+    graphs = _graphs(scripted, component.kept_methods)
     return about | {
         "bytes": job.outputs["zip"].stat().st_size,
         "weights_bytes": weights_bytes,
@@ -80,7 +82,7 @@ def compiled(
     return optimized, True
 
 
-def _loaded(job: Job, component: dict[str, Any], *, precision: str, target: str) -> nn.Module:
+def _loaded(job: Job, component: ComponentSpec, *, precision: str, target: str) -> nn.Module:
     if target == "cuda" and not torch.cuda.is_available():
         raise UserError(
             "a file for CUDA can only be optimized on a machine with CUDA",
@@ -88,9 +90,8 @@ def _loaded(job: Job, component: dict[str, Any], *, precision: str, target: str)
             value="torchscript.target=cuda",
             remedy="Set torchscript.target=portable, which runs on both, or export on the GPU machine",
         )
-    load = import_module(component["loader"]).load_component
-    module: nn.Module = load(component, config=job.inputs["config"], weights=job.inputs["weights"])
-    module.eval().to(device="cuda" if target == "cuda" else "cpu", dtype=DTYPES[precision])
+    module: nn.Module = load_original(job, component)
+    module.eval().to(device="cuda" if target == "cuda" else "cpu", dtype=torch_dtype(BY_NAME[precision]))
     _require_finite(module, job.inputs["weights"], precision)
     return module
 
@@ -107,8 +108,8 @@ def _require_finite(module: nn.Module, weights: Path, precision: str) -> None:
 
 
 @contextmanager
-def _published_executor() -> Iterator[None]:
-    """The published scripts' executor settings: static fusion of depth 1, no profiling."""
+def _deployed_executor() -> Iterator[None]:
+    """Executor settings of the original export scripts: static fusion of depth 1, no profiling."""
     fusion = torch._C._jit_set_fusion_strategy([("STATIC", 1)])
     mode = torch._C._jit_set_profiling_mode(False)
     executor = torch._C._jit_set_profiling_executor(False)

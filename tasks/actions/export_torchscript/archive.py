@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch.jit import ScriptModule
 
-from tasks.runtimes.base import ABOUT
+from tasks.runtimes.base import METADATA_RECORD
 
 ALIGNMENT = 64  # bytes; where torch puts each record, so that it can be mapped
 LOCAL_HEADER = 30  # bytes of a zip record before its name
@@ -21,11 +21,11 @@ CHUNK = 2**24
 def save_reproducibly(module: ScriptModule, path: Path, *, about: str) -> int:
     """Write the module with the text `about` as its extra file `voxkiln.json`; returns the bytes of stored tensors.
 
-    The source positions served messages of errors only; torch.jit.load and C++ read the archive without them.
+    Source positions are only used in error messages; torch.jit.load and C++ read the archive without them.
     """
     draft = path.with_name(f"{path.name}.draft")
     try:
-        torch.jit.save(module, draft, _extra_files={ABOUT: about})
+        torch.jit.save(module, draft, _extra_files={METADATA_RECORD: about})
         return _rewritten(draft, path)
     finally:
         draft.unlink(missing_ok=True)

@@ -1,28 +1,27 @@
-"""Trials on recorded inputs: files of tensors named ``INPUT``, or ``CALL/INPUT`` for several calls in one file.
+"""Cases of recorded inputs: files of tensors named ``INPUT``, or ``CALL/INPUT`` for several calls in one file.
 
 A call longer than the artifact takes is cut; one that still does not fit is left out, with the reason.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
-from tasks.actions.inputs.generated import Component, Trial, pinned_sizes
+from tasks.actions.inputs.generated import InputCase, dtype_of
 from tasks.errors import UserError
 from tasks.job import RECORDED
 from tasks.models.loading.checkpoint_file import open_checkpoint
 from tasks.runtimes.base import Shapes
+from tasks.settings.component import ComponentSpec, Kind
 
 
-def recorded_trials(
-    inputs: Mapping[str, Path], component: Component, *, fixed: Shapes, first: int
-) -> tuple[list[Trial], list[str]]:
-    """Trials numbered from `first` on for the files among a job's `inputs`, and why the others are left out.
+def recorded_cases(
+    inputs: Mapping[str, Path], component: ComponentSpec, *, fixed: Shapes, first: int
+) -> tuple[list[InputCase], list[str]]:
+    """Cases numbered from `first` on for the files among a job's `inputs`, and why the others are left out.
 
     Args:
-        component: `inputs` (shape, dtype) and `axes` (min, max, multiple_of) of the declaration.
         fixed: sizes that the artifact fixes, see Runtime.shapes.
 
     Raises:
@@ -32,17 +31,17 @@ def recorded_trials(
     calls = [
         (f"{path.name}{f': {call}' if call else ''}", path, given) for path in files for call, given in _calls(path)
     ]
-    trials: list[Trial] = []
+    cases: list[InputCase] = []
     left_out: list[str] = []
     for name, path, given in calls:
         tensors = _declared(given, component, where=path, call=name)
         sizes = _sizes(tensors, component, where=path, call=name)
         tensors, sizes = _cut(tensors, sizes, component)
-        if misfit := _misfit(sizes, component, pinned_sizes(component, fixed)):
+        if misfit := _misfit(sizes, component, component.fixed_sizes(fixed)):
             left_out.append(f"{name}: {misfit}")
         else:
-            trials.append(Trial(first + len(trials), sizes, tensors, source=name))
-    return trials, left_out
+            cases.append(InputCase(first + len(cases), sizes, tensors, source=name))
+    return cases, left_out
 
 
 def _calls(path: Path) -> list[tuple[str, dict[str, Tensor]]]:
@@ -53,25 +52,23 @@ def _calls(path: Path) -> list[tuple[str, dict[str, Tensor]]]:
     return list(calls.items())
 
 
-def _declared(given: Mapping[str, Tensor], component: Component, *, where: Path, call: str) -> dict[str, Tensor]:
+def _declared(given: Mapping[str, Tensor], component: ComponentSpec, *, where: Path, call: str) -> dict[str, Tensor]:
     """The component's inputs in its order: floats in fp32, integers as declared, all finite."""
-    missing = [name for name in component["inputs"] if name not in given]
+    missing = [name for name in component.inputs if name not in given]
     if missing:
-        raise _unusable(where, f"{call} has no {', '.join(missing)}", f"Record all of {', '.join(component['inputs'])}")
+        raise _unusable(where, f"{call} has no {', '.join(missing)}", f"Record all of {', '.join(component.inputs)}")
     tensors = {}
-    for name, declared in component["inputs"].items():
-        tensor = given[name]
-        kind = getattr(torch, declared["dtype"]) if declared.get("dtype") else torch.float32
-        tensors[name] = tensor.to(kind)
+    for name, declared in component.inputs.items():
+        tensors[name] = given[name].to(dtype_of(declared))
         if not tensors[name].isfinite().all():
             raise _unusable(where, f"{call}: {name} has NaN or Inf", "Record again")
     return tensors
 
 
-def _sizes(tensors: Mapping[str, Tensor], component: Component, *, where: Path, call: str) -> dict[str, int]:
+def _sizes(tensors: Mapping[str, Tensor], component: ComponentSpec, *, where: Path, call: str) -> dict[str, int]:
     sizes: dict[str, int] = {}
     for name, tensor in tensors.items():
-        shape: Sequence[int | str] = component["inputs"][name]["shape"]
+        shape = component.inputs[name].shape
         agrees = tensor.dim() == len(shape) and all(
             (sizes.setdefault(axis, size) if isinstance(axis, str) else axis) == size
             for axis, size in zip(shape, tensor.shape, strict=True)
@@ -82,31 +79,29 @@ def _sizes(tensors: Mapping[str, Tensor], component: Component, *, where: Path, 
 
 
 def _cut(
-    tensors: dict[str, Tensor], sizes: dict[str, int], component: Component
+    tensors: dict[str, Tensor], sizes: dict[str, int], component: ComponentSpec
 ) -> tuple[dict[str, Tensor], dict[str, int]]:
-    """The beginning of a call, up to the largest size of each axis; not where an input tells lengths of the rest."""
-    if any(declared["values"] == "lengths" for declared in component["inputs"].values()):
+    """The beginning of a call, up to the largest size of each axis; not where an input has lengths of the whole."""
+    if component.of_kind(Kind.lengths):
         return tensors, sizes
-    kept = {
-        axis: min(size, component["axes"][axis]["max"]) for axis, size in sizes.items() if axis in component["axes"]
-    }
+    kept = {axis: min(size, component.axes[axis].max) for axis, size in sizes.items() if axis in component.axes}
     short = dict(tensors)
-    for name, declared in component["inputs"].items():
-        for dim, axis in enumerate(declared["shape"]):
-            if axis in kept:
+    for name, declared in component.inputs.items():
+        for dim, axis in enumerate(declared.shape):
+            if isinstance(axis, str) and axis in kept:
                 short[name] = short[name].narrow(dim, 0, kept[axis])
     return short, sizes | kept
 
 
-def _misfit(sizes: Mapping[str, int], component: Component, pinned: Mapping[str, int]) -> str:
+def _misfit(sizes: Mapping[str, int], component: ComponentSpec, pinned: Mapping[str, int]) -> str:
     for axis, size in sizes.items():
-        bounds = component["axes"].get(axis)
+        bounds = component.axes.get(axis)
         if axis in pinned and size != pinned[axis]:
             return f"{axis}={size}, the artifact takes {pinned[axis]}"
-        if bounds and not bounds["min"] <= size <= bounds["max"]:
-            return f"{axis}={size}, allowed {bounds['min']} to {bounds['max']}"
-        if bounds and size % (bounds.get("multiple_of") or 1):
-            return f"{axis}={size}, allowed multiples of {bounds['multiple_of']}"
+        if bounds and not bounds.min <= size <= bounds.max:
+            return f"{axis}={size}, allowed {bounds.min} to {bounds.max}"
+        if bounds and size % bounds.multiple_of:
+            return f"{axis}={size}, allowed multiples of {bounds.multiple_of}"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""Runs a graph at min, opt and max of every profile on the CPU: does it run, are the shapes right, is all finite?"""
+"""Runs a graph on the CPU at min, opt and max of every profile, and checks shapes and that all outputs are finite."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,22 +9,24 @@ import torch
 from torch import Tensor
 
 from tasks.actions.build_plan.onnx_interface import Graph
-from tasks.actions.inputs.generated import make_trial
+from tasks.actions.inputs.generated import Padding, make_case
 from tasks.actions.preflight.memory import ProfileMemory
+from tasks.errors import reason
 from tasks.runtimes.base import Runtime
-from tasks.runtimes.onnxruntime_.session import EMULATED, open_artifact
+from tasks.runtimes.onnxruntime_.session import open_artifact
 from tasks.runtimes.tensorrt_.interface import DTYPES
+from tasks.settings.component import ComponentSpec, Shape
 from tasks.settings.shape_profiles import Profile, corners
 
 SLACK = 1.5  # measured: ONNX Runtime takes up to 1.2 times the estimate
-EMULATION = 2.0  # bf16 tensors are estimated as such and held as fp32
+EMULATION = 2.0  # the estimate is for bf16 tensors, which emulation stores as fp32
 SEED = 0
 MEMINFO = Path("/proc/meminfo")
 
 
 @dataclass(frozen=True)
 class Corner:
-    """One corner of one profile and what came of it; `skipped` says why it was not run."""
+    """One corner of one profile and its result; `skipped` is the reason why it was not run."""
 
     profile: int
     name: str
@@ -32,36 +34,36 @@ class Corner:
     problems: tuple[str, ...] = ()
     skipped: str = ""
 
-    def told(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
         return {"profile": self.profile, "corner": self.name, **self.sizes, "result": self.skipped or "ran"}
 
 
 def run_corners(
     onnx: Path,
     graph: Graph,
-    component: Mapping[str, Any],
+    component: ComponentSpec,
     profiles: Sequence[Profile],
     *,
     memory: Sequence[ProfileMemory],
     threads: int,
-    watch: Callable[..., Iterable[Any]],
+    track: Callable[..., Iterable[Any]],
     available: int | None = None,
 ) -> list[Corner]:
     """Run every corner that fits into memory.
 
     Args:
         memory: estimates for the same profiles.
-        watch: `tasks.progress.progress` or the like.
-        available: bytes of memory that may be used; None: what the machine has free.
+        track: `tasks.progress.progress` or the like.
+        available: bytes of memory that may be used; None: what is free on this machine.
     """
-    session = open_artifact(onnx, device="cpu", threads=threads, frugal=True)
-    slack = SLACK * (EMULATION if session.provider.endswith(EMULATED) else 1.0)
+    session = open_artifact(onnx, device="cpu", threads=threads, low_memory=True)
+    slack = SLACK * (EMULATION if session.emulated else 1.0)
     room = available if available is not None else _free_memory()
     wanted = [
         (index, name, sizes) for index, profile in enumerate(profiles) for name, sizes in corners(profile).items()
     ]
     found: dict[tuple[tuple[str, int], ...], Corner] = {}
-    for index, name, sizes in watch(wanted, label="corners of the profiles", total=len(wanted)):
+    for index, name, sizes in track(wanted, label="corners of the profiles", total=len(wanted)):
         key = tuple(sorted(sizes.items()))
         if key not in found:
             needed = int(slack * memory[index].corners[name].peak)
@@ -70,42 +72,36 @@ def run_corners(
 
 
 def _run_corner(
-    session: Runtime, graph: Graph, component: Mapping[str, Any], corner: Corner, *, needed: int, room: int
+    session: Runtime, graph: Graph, component: ComponentSpec, corner: Corner, *, needed: int, room: int
 ) -> Corner:
     if needed > room:
         why = f"not run: would take about {needed / 2**30:.1f} GiB, {room / 2**30:.1f} GiB are free"
         return Corner(corner.profile, corner.name, corner.sizes, skipped=why)
-    sizes = _actual_sizes(graph, component, corner.sizes)
+    sizes = {**corner.sizes, **_sizes_in_graph(graph, component)}
     where = f"profile {corner.profile} at {corner.name} ({', '.join(f'{k}={v}' for k, v in corner.sizes.items())})"
     try:
         results = session(_inputs(graph, component, sizes))
     except Exception as problem:  # ONNX Runtime's errors share no base class
-        reason = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
-        return Corner(corner.profile, corner.name, corner.sizes, (f"{where}: does not run: {reason}",))
+        return Corner(corner.profile, corner.name, corner.sizes, (f"{where}: does not run: {reason(problem)}",))
     named = {tensor.name: result for tensor, result in zip(graph.outputs, results, strict=True)}
-    problems = tuple(f"{where}: {line}" for line in _problems(named, component["outputs"], sizes))
+    problems = tuple(f"{where}: {line}" for line in _problems(named, component.outputs, sizes))
     return Corner(corner.profile, corner.name, corner.sizes, problems)
 
 
-def _inputs(graph: Graph, component: Mapping[str, Any], sizes: Mapping[str, int]) -> dict[str, Tensor]:
-    made = make_trial(component, sizes, number=0, random=torch.Generator().manual_seed(SEED)).inputs
+def _inputs(graph: Graph, component: ComponentSpec, sizes: Mapping[str, int]) -> dict[str, Tensor]:
+    random = torch.Generator().manual_seed(SEED)
+    made = make_case(component, sizes, padding=Padding.random, random=random).inputs
     return {tensor.name: made[tensor.name].to(DTYPES[tensor.kind]) for tensor in graph.inputs}
 
 
-def _actual_sizes(graph: Graph, component: Mapping[str, Any], sizes: Mapping[str, int]) -> dict[str, int]:
-    """The corner's sizes, with those of axes that are fixed in the graph (a width, the published batch of 2)."""
-    fixed = {
-        axis: dim
-        for tensor in graph.inputs
-        for dim, axis in zip(tensor.dims, component["inputs"][tensor.name]["shape"], strict=True)
-        if isinstance(dim, int) and isinstance(axis, str)
-    }
-    return {**sizes, **fixed}
+def _sizes_in_graph(graph: Graph, component: ComponentSpec) -> dict[str, int]:
+    """Named sizes that are fixed in the graph: a width, a batch of 2."""
+    return component.fixed_sizes(
+        {tensor.name: [dim if isinstance(dim, int) else None for dim in tensor.dims] for tensor in graph.inputs}
+    )
 
 
-def _problems(
-    results: Mapping[str, Tensor], declared: Mapping[str, Sequence[int | str]], sizes: Mapping[str, int]
-) -> Iterator[str]:
+def _problems(results: Mapping[str, Tensor], declared: Mapping[str, Shape], sizes: Mapping[str, int]) -> Iterator[str]:
     for name, dims in declared.items():
         result = results[name]
         expected = [sizes.get(dim, dim) if isinstance(dim, str) else dim for dim in dims]
@@ -119,7 +115,7 @@ def _problems(
 
 
 def _free_memory() -> int:
-    """Bytes the kernel says are available; no limit where it does not say."""
+    """Bytes that the kernel reports as available; no limit where it does not."""
     lines = MEMINFO.read_text().splitlines() if MEMINFO.is_file() else []
     found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
     return found[0] if found else 2**62

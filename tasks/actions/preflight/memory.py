@@ -12,27 +12,32 @@ from typing import Any
 import onnx
 from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
 
+from tasks.settings.component import ComponentSpec
+from tasks.settings.number_formats import BY_ONNX
 from tasks.settings.shape_profiles import Profile, corners
 
 SMALL_WEIGHT_BYTES = 1024  # small ones are shapes and axes, which shape inference reads
-VIEWS = {"Reshape", "Squeeze", "Unsqueeze", "Identity", "Flatten"}  # give the memory they get
-ELEMENT_BYTES = {1: 4, 2: 1, 3: 1, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8, 16: 2}
-WORTH_TELLING = 2**30
+VIEWS = {"Reshape", "Squeeze", "Unsqueeze", "Identity", "Flatten"}  # return the memory of their input
+UNKNOWN_BYTES = 4  # of an element in a format that is not in the table
+WORTH_A_WARNING = 2**30
 STEEP = 4.0
 
 
 @dataclass(frozen=True)
 class Peak:
-    """Bytes alive at once, the largest tensor among all, and how many tensors have sizes nobody can tell."""
+    """Bytes alive at once, the largest tensor among all, and how many tensors have unknown sizes."""
 
     peak: int
     largest: str
     largest_bytes: int
-    untold: int
+    unknown_sizes: int
 
-    def told(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
         mib = {"peak_mib": self.peak / 2**20, "largest_mib": self.largest_bytes / 2**20}
-        return {key: round(size, 1) for key, size in mib.items()} | {"largest": self.largest, "untold": self.untold}
+        return {key: round(size, 1) for key, size in mib.items()} | {
+            "largest": self.largest,
+            "unknown_sizes": self.unknown_sizes,
+        }
 
 
 @dataclass(frozen=True)
@@ -42,14 +47,14 @@ class ProfileMemory:
     index: int
     corners: Mapping[str, Peak]
 
-    def told(self) -> dict[str, Any]:
-        return {name: peak.told() for name, peak in self.corners.items()}
+    def summary(self) -> dict[str, Any]:
+        return {name: peak.summary() for name, peak in self.corners.items()}
 
     def warnings(self) -> list[str]:
         if not {"opt", "max"} <= set(self.corners):
             return []
         usual, most = self.corners["opt"].peak, self.corners["max"].peak
-        if most < WORTH_TELLING or most < STEEP * usual:
+        if most < WORTH_A_WARNING or most < STEEP * usual:
             return []
         return [
             f"profile {self.index}: activations take up to {most / 2**30:.1f} GiB per context at its maximum, "
@@ -58,13 +63,12 @@ class ProfileMemory:
 
 
 def estimate_profiles(
-    model: onnx.ModelProto, component: Mapping[str, Any], profiles: Sequence[Profile]
+    model: onnx.ModelProto, component: ComponentSpec, profiles: Sequence[Profile]
 ) -> list[ProfileMemory]:
     """The peaks at every corner of every profile."""
     bare = _without_weights(model)
-    inputs = component["inputs"]
     return [
-        ProfileMemory(index, {name: _peak(_sized(bare, inputs, sizes)) for name, sizes in corners(profile).items()})
+        ProfileMemory(index, {name: _peak(_sized(bare, component, sizes)) for name, sizes in corners(profile).items()})
         for index, profile in enumerate(profiles)
     ]
 
@@ -88,41 +92,41 @@ def _without_data(weight: onnx.TensorProto) -> onnx.TensorProto:
     return onnx.TensorProto(name=weight.name, data_type=weight.data_type, dims=weight.dims)
 
 
-def _sized(bare: onnx.ModelProto, inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> onnx.ModelProto:
+def _sized(bare: onnx.ModelProto, component: ComponentSpec, sizes: Mapping[str, int]) -> onnx.ModelProto:
     """The model with every axis replaced by its size, and all shapes inferred from there."""
     model = onnx.ModelProto()
     model.CopyFrom(bare)
     del model.graph.value_info[:]
     for value in model.graph.input:
-        declared = inputs.get(value.name, {}).get("shape", ())
+        declared = component.shapes.get(value.name, ())
         for dim, axis in zip(value.type.tensor_type.shape.dim, declared, strict=False):
             if dim.dim_param:
-                dim.dim_value = sizes[axis]
+                dim.dim_value = sizes[str(axis)]
     for value in model.graph.output:
         value.type.tensor_type.ClearField("shape")
     return _inferred(model)
 
 
 def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Shapes by ONNX's inference, or where it leaves some open by ONNX Runtime's, which calculates with values.
+    """Shapes by ONNX's inference, or where it leaves some open by ONNX Runtime's, which computes with values.
 
-    Neither suffices: the second stops at operators that it does not know, with any kind of exception.
+    Neither suffices alone: the second stops at operators that it does not know, with any kind of exception.
     """
     inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    if not _untold(inferred):
+    if not _unknown(inferred):
         return inferred
     try:
         calculated: onnx.ModelProto = SymbolicShapeInference.infer_shapes(model, 2**31 - 1, True, False, 0)
     except Exception:
         return inferred
-    return calculated if len(_untold(calculated)) < len(_untold(inferred)) else inferred
+    return calculated if len(_unknown(calculated)) < len(_unknown(inferred)) else inferred
 
 
 def _sizes(model: onnx.ModelProto) -> dict[str, int | None]:
     return {value.name: _bytes(value) for value in [*model.graph.value_info, *model.graph.output]}
 
 
-def _untold(model: onnx.ModelProto) -> list[str]:
+def _unknown(model: onnx.ModelProto) -> list[str]:
     sizes = _sizes(model)
     return [name for node in model.graph.node for name in node.output if name and sizes.get(name) is None]
 
@@ -142,11 +146,11 @@ def _peak(model: onnx.ModelProto) -> Peak:
         peak = max(peak, alive)
         alive -= sum(sizes.get(name) or 0 for name in ends.get(at, []))
     largest = max(sizes, key=lambda name: sizes[name] or 0, default="")
-    return Peak(peak, largest, sizes.get(largest) or 0, len(_untold(model)))
+    return Peak(peak, largest, sizes.get(largest) or 0, len(_unknown(model)))
 
 
 def _roots(model: onnx.ModelProto) -> dict[str, str]:
-    """Views -> the tensor whose memory they show."""
+    """Views -> the tensor whose memory they share."""
     root: dict[str, str] = {}
     for node in model.graph.node:
         if node.op_type in VIEWS:
@@ -158,4 +162,5 @@ def _bytes(value: onnx.ValueInfoProto) -> int | None:
     kind = value.type.tensor_type
     if not kind.HasField("shape") or any(not dim.HasField("dim_value") for dim in kind.shape.dim):
         return None
-    return prod(dim.dim_value for dim in kind.shape.dim) * ELEMENT_BYTES.get(kind.elem_type, 4)
+    row = BY_ONNX.get(kind.elem_type)
+    return prod(dim.dim_value for dim in kind.shape.dim) * (row.bytes if row else UNKNOWN_BYTES)

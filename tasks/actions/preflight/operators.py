@@ -1,16 +1,17 @@
-"""Holds a graph's operators against those that TensorRT's parser reads, and says which module each came from."""
+"""Looks up a graph's operators in the table of those that TensorRT's parser reads; problems name the modules."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import onnx
 
-from tasks.actions.build_plan.onnx_interface import KINDS
 from tasks.actions.export_onnx.module_names import module_of
-from tasks.actions.preflight.operator_table import FORMATS, NOT_READ, OPSETS, SOURCE
+from tasks.actions.preflight.operator_table import load_table
+from tasks.settings.number_formats import BY_ONNX
 
+TABLE = load_table()
+SOURCE = f"TensorRT {TABLE.version}"
 STANDARD = ("", "ai.onnx")
-FORMAT_NAMES = {"FLOAT": "FP32", "HALF": "FP16"}
 SHOWN = 3
 
 
@@ -48,7 +49,7 @@ def _inside(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
 def _why_not(node: onnx.NodeProto) -> str:
     if node.domain not in STANDARD:
         return f"{node.domain}::{node.op_type} is no standard operator and needs a plugin"
-    if node.op_type in NOT_READ or node.op_type not in FORMATS:
+    if node.op_type not in TABLE.formats:
         return f"{node.op_type} is not read by {SOURCE}"
     return ""
 
@@ -56,11 +57,11 @@ def _why_not(node: onnx.NodeProto) -> str:
 def _formats(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> Iterator[tuple[str, onnx.NodeProto]]:
     """Operators whose output is of a format that the table does not have for them."""
     values = [*model.graph.value_info, *model.graph.output]
-    kinds = {value.name: KINDS.get(value.type.tensor_type.elem_type, "") for value in values}
+    formats = {value.name: BY_ONNX.get(value.type.tensor_type.elem_type) for value in values}
     for node in nodes:
-        kind = kinds.get(node.output[0] if node.output else "", "")
-        name = FORMAT_NAMES.get(kind, kind)
-        known = FORMATS.get(node.op_type)
+        found = formats.get(node.output[0] if node.output else "")
+        name = found.name.upper() if found else ""  # as the table writes it
+        known = TABLE.formats.get(node.op_type)
         if known and name and name not in known and not (name == "BOOL" and node.op_type in COMPARISONS):
             yield f"{node.op_type} gives {name}, which {SOURCE} reads for {', '.join(sorted(known))} only", node
 
@@ -85,12 +86,13 @@ def _some(modules: list[str]) -> str:
 
 
 def origin(node: onnx.NodeProto) -> str:
-    """The module an operation came from, as far as the file tells; else the node's or its output's name."""
+    """The module an operation came from, if the file has it; else the name of the node or of its output."""
     notes = {entry.key: entry.value for entry in node.metadata_props}
     return module_of(notes, node.name) or node.name or next(iter(node.output), "?")
 
 
 def _opset(model: onnx.ModelProto) -> Iterator[str]:
     version = max((entry.version for entry in model.opset_import if entry.domain in STANDARD), default=0)
-    if version not in OPSETS:
-        yield f"opset {version} is outside {OPSETS.start} to {OPSETS.stop - 1}, which {SOURCE} reads; use a newer one"
+    if version not in TABLE.opsets:
+        covered = f"{TABLE.opsets.start} to {TABLE.opsets.stop - 1}"
+        yield f"opset {version} is not in {SOURCE}'s operator table ({covered}); later versions may support it"

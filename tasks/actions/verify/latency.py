@@ -1,4 +1,4 @@
-"""How long one call of a plan takes at the usual sizes of each profile, and what memory a context takes."""
+"""Measures one call of a TensorRT plan at the opt sizes of each profile, and the memory of an execution context."""
 
 import statistics
 import time
@@ -7,34 +7,33 @@ from typing import Any
 
 import torch
 
-from tasks.actions.inputs.generated import make_trial
+from tasks.actions.inputs.generated import Padding, make_case
 from tasks.runtimes.tensorrt_.engine import TensorRTEngine
+from tasks.settings.component import ComponentSpec
 from tasks.settings.shape_profiles import Profile
 
 WARM_UP, CALLS = 5, 30
-FULL = 1  # the trial's number that gives masks without padding
 
 
 def measure_profiles(
-    engine: TensorRTEngine, component: Mapping[str, Any], profiles: Sequence[Profile], *, static: Mapping[str, int]
+    engine: TensorRTEngine, component: ComponentSpec, profiles: Sequence[Profile]
 ) -> list[dict[str, Any]]:
     """For each profile: the opt sizes, latency in ms (median and 95th percentile), context memory in MiB."""
-    memory = engine.context_memory()
+    memory, fixed = engine.context_memory(), component.fixed_sizes(engine.shapes)
+    usual = [{axis: sizes[1] for axis, sizes in profile.items()} for profile in profiles]
     return [
         {
-            "opt": {axis: sizes[1] for axis, sizes in profile.items()},
-            "latency_ms": _latency(
-                engine, component, {**{axis: sizes[1] for axis, sizes in profile.items()}, **static}
-            ),
+            "opt": sizes,
+            "latency_ms": _latency(engine, component, sizes | fixed),
             "context_memory_mib": round(memory[index] / 2**20, 1),
         }
-        for index, profile in enumerate(profiles)
+        for index, sizes in enumerate(usual)
     ]
 
 
-def _latency(engine: TensorRTEngine, component: Mapping[str, Any], sizes: Mapping[str, int]) -> dict[str, float]:
-    trial = make_trial(component, sizes, number=FULL, random=torch.Generator().manual_seed(0))
-    inputs = {name: tensor.to(engine.device) for name, tensor in trial.inputs.items()}
+def _latency(engine: TensorRTEngine, component: ComponentSpec, sizes: Mapping[str, int]) -> dict[str, float]:
+    case = make_case(component, sizes, padding=Padding.none, random=torch.Generator().manual_seed(0))
+    inputs = {name: tensor.to(engine.device) for name, tensor in case.inputs.items()}
     times = [_once(engine, inputs) for _ in range(WARM_UP + CALLS)][WARM_UP:]
     return {"median": round(statistics.median(times), 3), "p95": round(sorted(times)[int(0.95 * len(times))], 3)}
 

@@ -1,4 +1,4 @@
-"""Numbers that say how far an artifact's output is from the reference, and whether that is near enough."""
+"""Error metrics of an artifact's output with respect to the reference, and whether they are within limits."""
 
 import math
 from collections.abc import Mapping
@@ -12,8 +12,8 @@ DIGITS = 6  # significant digits in reports
 
 
 @dataclass(frozen=True)
-class Agreement:
-    """One output of one trial against the reference.
+class Metrics:
+    """One output of one case compared with the reference.
 
     Attributes:
         max_abs: largest |a - b|.
@@ -23,7 +23,7 @@ class Agreement:
         cosine: cosine of the angle between a and b as vectors.
         outside: share of elements with |a - b| > atol + rtol |b|.
         finite: no NaN and no Inf on either side.
-        worst: index, value and reference of the element furthest outside, or the first that is not finite.
+        worst: index, value and reference of the element furthest beyond its tolerance, or the first not finite.
     """
 
     max_abs: float
@@ -40,7 +40,7 @@ class Agreement:
         return {key: short(value) for key, value in asdict(self).items()}
 
     def failures(self, limits: Mapping[str, float]) -> list[str]:
-        """Which limits do not hold, in words; NaN and Inf never pass."""
+        """The limits that are exceeded, one line each; NaN and Inf never pass."""
         if not self.finite:
             return ["NaN or Inf"]
         rules = [
@@ -52,16 +52,16 @@ class Agreement:
         return [f"{name} {value:.{DIGITS}g}, limit {limit:g}" for name, value, holds, limit in rules if not holds]
 
 
-def agreement(found: Tensor, reference: Tensor, *, rtol: float, atol: float) -> Agreement:
+def metrics(found: Tensor, reference: Tensor, *, rtol: float, atol: float) -> Metrics:
     """Compare two tensors of one shape in float64; integers and booleans compare as numbers."""
     a, b = found.detach().cpu().double(), reference.detach().cpu().double()
     error, size = (a - b).abs(), b.abs()
     finite = bool(a.isfinite().all() and b.isfinite().all())
     peak, margin = _max(size), error - (atol + rtol * size)
-    audible = size > 0.01 * peak
-    return Agreement(
+    considerable = size > 0.01 * peak
+    return Metrics(
         max_abs=_max(error),
-        max_rel=_max(error[audible] / size[audible]),
+        max_rel=_max(error[considerable] / size[considerable]),
         peak_error=_max(error) / peak if peak else _max(error),
         snr_db=_snr_db(error, b),
         cosine=_cosine(a, b),
@@ -88,10 +88,10 @@ def _cosine(a: Tensor, b: Tensor) -> float:
     return (a.flatten() @ b.flatten()).item() / norms if norms else float(torch.equal(a, b))
 
 
-def _worst(a: Tensor, b: Tensor, badness: Tensor) -> dict[str, Any]:
-    if not badness.numel():
+def _worst(a: Tensor, b: Tensor, excess: Tensor) -> dict[str, Any]:
+    if not excess.numel():
         return {}
-    index = tuple(int(i) for i in torch.unravel_index(badness.argmax(), badness.shape))
+    index = tuple(int(i) for i in torch.unravel_index(excess.argmax(), excess.shape))
     return {"index": list(index), "value": a[index].item(), "reference": b[index].item()}
 
 

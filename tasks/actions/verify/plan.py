@@ -5,7 +5,6 @@ The comparison is the one every artifact goes through; a profile only sets the s
 
 import json
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,10 +12,9 @@ from typing import Any
 from tasks.actions.verify import compare
 from tasks.actions.verify.latency import measure_profiles
 from tasks.job import Job
-from tasks.runtimes.tensorrt_.engine import TensorRTEngine
+from tasks.objects import load_object
+from tasks.settings.component import ComponentSpec
 from tasks.settings.shape_profiles import Profile, complete_profiles
-
-TRUSTED = "tasks.runtimes.tensorrt_.trusted_engine"
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -30,36 +28,35 @@ def run(job: Job) -> dict[str, Any]:
     Raises:
         UserError: as `tasks.actions.verify.compare`.
     """
-    component, settings = job.params["component"], job.params["tensorrt"]
-    profiles = complete_profiles(component["axes"], settings)
-    runtime = TRUSTED if settings.get("version_compatible") else job.params["runtime"]
+    component, settings = ComponentSpec.from_params(job.params["component"]), job.params["tensorrt"]
+    profiles = complete_profiles(component.axes, settings)
     with TemporaryDirectory() as folder:
         facts, reports = zip(
-            *(_compare(job, profile, runtime, Path(folder) / f"{n}.json") for n, profile in enumerate(profiles)),
+            *(_compare(job, profile, Path(folder) / f"{n}.json") for n, profile in enumerate(profiles)),
             strict=True,
         )
-    engine = import_module(runtime).open_artifact(
+    engine = load_object(job.params["runtime"])(
         job.inputs["artifact"],
         device=job.params["verify"]["device"],
         threads=job.threads,
         concurrency=job.local.get("concurrency", 1),
     )
-    measured = measure_profiles(engine, component, profiles, static=_static(engine, component))
+    measured = measure_profiles(engine, component, profiles)
     report = {
         "step": job.step,
         "artifact": job.inputs["artifact"].name,
         "passed": True,
         "provider": engine.provider,
-        "profiles": [seen | {"comparison": told} for seen, told in zip(measured, reports, strict=True)],
+        "profiles": [found | {"comparison": report} for found, report in zip(measured, reports, strict=True)],
     }
     job.outputs["report"].write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return {
         "provider": engine.provider,
-        "profiles": [told | seen for told, seen in zip(facts, measured, strict=True)],
+        "profiles": [worst | found for worst, found in zip(facts, measured, strict=True)],
     }
 
 
-def _compare(job: Job, profile: Profile, runtime: str, report: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def _compare(job: Job, profile: Profile, report: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The shared comparison with its sizes taken from one profile, up to the profile's own maximum."""
     bounds = {axis: dict(zip(("min", "opt", "max"), sizes, strict=True)) for axis, sizes in profile.items()}
     axes = {axis: {**table, **bounds[axis]} for axis, table in job.params["component"]["axes"].items()}
@@ -67,17 +64,6 @@ def _compare(job: Job, profile: Profile, runtime: str, report: Path) -> tuple[di
     params = job.params | {
         "component": job.params["component"] | {"axes": axes},
         "verify": job.params["verify"] | {"max_frames": largest},
-        "runtime": runtime,
     }
     facts = compare.run(replace(job, params=params, outputs={"report": report}))
     return facts, json.loads(report.read_text(encoding="utf-8"))
-
-
-def _static(engine: TensorRTEngine, component: dict[str, Any]) -> dict[str, int]:
-    """Named sizes that the plan fixes, a module's width for instance."""
-    return {
-        axis: size
-        for name, sizes in engine.shapes.items()
-        for axis, size in zip(component["inputs"][name]["shape"], sizes, strict=True)
-        if isinstance(axis, str) and size is not None
-    }

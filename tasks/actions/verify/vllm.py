@@ -1,13 +1,12 @@
-"""Loads the folder for vLLM back with transformers and compares its logits with the original's.
+"""Loads the folder for vLLM with transformers and compares its logits with the original's.
 
 Twice: in fp32 with weights rounded on both sides, where any mistake in names or configuration shows; and in bf16
-against the original as it is, which is what serving costs.
+with the original as it is, which shows the loss of accuracy in serving.
 """
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,11 @@ import transformers
 from safetensors import safe_open
 from torch import Tensor
 
-from tasks.actions.verify.metrics import Agreement, agreement, short
+from tasks.actions.original import load_original
+from tasks.actions.verify.metrics import Metrics, metrics, short
 from tasks.errors import UserError
 from tasks.job import Job
+from tasks.settings.component import ComponentSpec
 
 WEIGHTS, CONFIG = "vllm/model.safetensors", "vllm/config.json"
 HEAD_BIAS = "lm_head.bias"  # transformers' own class has none
@@ -27,52 +28,51 @@ IN_BF16 = {"max_outside": 1.0}
 
 
 @dataclass(frozen=True)
-class Trial:
-    """A prompt as rows [1, n, width] in bf16, as they reach vLLM, and the speech tokens [1, m] that follow it."""
+class Prompt:
+    """Rows [1, n, width] in bf16, as they reach vLLM, and the speech tokens [1, m] that follow them."""
 
-    prompt: Tensor
+    rows: Tensor
     tokens: Tensor
 
 
 @torch.inference_mode()
 def run(job: Job) -> dict[str, Any]:
-    """Hold the folder of the inputs ``vllm/*`` against the model made from `config` and `weights`; writes `report`.
+    """Compare the folder of the inputs ``vllm/*`` with the model made from `config` and `weights`; writes `report`.
 
     Params:
-        component: declaration with `loader`, whose module is a ``ServedLM``.
+        component: a `ComponentSpec` whose module is a ``VllmExportable``.
         vllm: trials, seed, max_positions and the limits min_exact_snr_db, min_snr_db, min_cosine, max_peak_error.
         device: that the folder is run on.
 
     Raises:
         UserError: tensors are missing, too many or not the original's in bf16, or logits differ more than they may.
     """
-    component, settings = job.params["component"], job.params["vllm"]
-    load = import_module(component["loader"]).load_component
-    original = load(component, config=job.inputs["config"], weights=job.inputs["weights"])
-    trials = [_trial(original, number, settings) for number in range(settings["trials"])]
-    expected = [_expected(original, trial) for trial in trials]
-    _require_same_tensors(job.inputs[WEIGHTS], original.served_tensors())
-    rounded = [_expected(_rounded(original), trial) for trial in trials]
+    settings = job.params["vllm"]
+    original = load_original(job, ComponentSpec.from_params(job.params["component"]))
+    prompts = [_prompt(original, number, settings) for number in range(settings["trials"])]
+    expected = [_expected(original, prompt) for prompt in prompts]
+    _require_same_tensors(job.inputs[WEIGHTS], original.vllm_tensors())
+    rounded = [_expected(_rounded(original), prompt) for prompt in prompts]
     del original  # before another of its size is loaded
     served = _served(job.inputs[WEIGHTS], job.inputs[CONFIG], device=job.params["device"])
-    in_bf16 = [_compared(_found(served, trial), logits) for trial, logits in zip(trials, expected, strict=True)]
+    in_bf16 = [_compared(_found(served, prompt), logits) for prompt, logits in zip(prompts, expected, strict=True)]
     served = _in_dtype(served, torch.float32)
-    in_fp32 = [_compared(_found(served, trial), logits) for trial, logits in zip(trials, rounded, strict=True)]
-    return _concluded(job, trials, in_bf16, in_fp32)
+    in_fp32 = [_compared(_found(served, prompt), logits) for prompt, logits in zip(prompts, rounded, strict=True)]
+    return _concluded(job, prompts, in_bf16, in_fp32)
 
 
-def _trial(original: Any, number: int, settings: Mapping[str, int]) -> Trial:
-    """A quarter of the positions is text; the first trial is the longest."""
+def _prompt(original: Any, number: int, settings: Mapping[str, int]) -> Prompt:
+    """A quarter of the positions is text; the first prompt is the longest."""
     random = torch.Generator().manual_seed(settings["seed"] * 1_000_003 + number)
     positions = max(4, settings["max_positions"] // (number + 1))
     texts = positions // 4
     text = torch.randint(original.text_rows(), (1, texts), generator=random)
     speech = torch.randint(original.speech_token_size, (1, positions - texts), generator=random)
-    return Trial(original.prompt(text).to(torch.bfloat16), speech)
+    return Prompt(original.prompt(text).to(torch.bfloat16), speech)
 
 
-def _expected(original: Any, trial: Trial) -> Tensor:
-    rows = torch.cat([trial.prompt.float(), original.speech_embedding(trial.tokens)], dim=1)
+def _expected(original: Any, prompt: Prompt) -> Tensor:
+    rows = torch.cat([prompt.rows.float(), original.speech_embedding(prompt.tokens)], dim=1)
     logits: Tensor = original.logits(rows)
     return logits
 
@@ -100,24 +100,24 @@ def _rounded(original: Any) -> Any:
 
 def _served(weights: Path, config: Path, *, device: str) -> Any:
     """The folder as transformers loads it, in bf16, with the head's bias where there is one."""
-    transformers.logging.set_verbosity_error()  # it warns of the bias, which is put right here
+    transformers.logging.set_verbosity_error()  # it warns of the bias, which is handled here
     library: Any = transformers.AutoModelForCausalLM
-    model, told = library.from_pretrained(
+    model, loading = library.from_pretrained(
         str(config.parent), local_files_only=True, output_loading_info=True, ignore_mismatched_sizes=True
     )
-    _require_taken(config.parent, told)
+    _require_taken(config.parent, loading)
     if json.loads(config.read_text(encoding="utf-8"))["use_bias"]:
         with safe_open(weights, framework="pt") as file:
             model.lm_head.bias = torch.nn.Parameter(file.get_tensor(HEAD_BIAS))
     return _in_dtype(model.to(device).eval(), torch.bfloat16)
 
 
-def _require_taken(folder: Path, told: Mapping[str, Any]) -> None:
+def _require_taken(folder: Path, loading: Mapping[str, Any]) -> None:
     """Every tensor found its place and its shape there."""
     problems = {
-        "unexpected": set(told["unexpected_keys"]) - {HEAD_BIAS},
-        "missing": set(told["missing_keys"]),
-        "of another shape": {str(entry[0]) for entry in told["mismatched_keys"]},
+        "unexpected": set(loading["unexpected_keys"]) - {HEAD_BIAS},
+        "missing": set(loading["missing_keys"]),
+        "of another shape": {str(entry[0]) for entry in loading["mismatched_keys"]},
     }
     if any(problems.values()):
         raise UserError(
@@ -135,24 +135,24 @@ def _in_dtype(model: Any, dtype: torch.dtype) -> Any:
     return model
 
 
-def _found(served: Any, trial: Trial) -> Tensor:
+def _found(served: Any, prompt: Prompt) -> Tensor:
     """Logits after every row of the prompt and, from the cache, after every token that follows it."""
-    first = served(inputs_embeds=trial.prompt.to(served.device, served.dtype), use_cache=True)
-    then = served(input_ids=trial.tokens.to(served.device), past_key_values=first.past_key_values)
+    first = served(inputs_embeds=prompt.rows.to(served.device, served.dtype), use_cache=True)
+    then = served(input_ids=prompt.tokens.to(served.device), past_key_values=first.past_key_values)
     return torch.cat([first.logits, then.logits], dim=1).float().cpu()
 
 
-def _compared(found: Tensor, expected: Tensor) -> tuple[Agreement, float]:
-    """Agreement of logits [1, n, tokens], and how often the likeliest token is the same."""
+def _compared(found: Tensor, expected: Tensor) -> tuple[Metrics, float]:
+    """Metrics of logits [1, n, tokens], and how often the likeliest token is the same."""
     same = (found.argmax(-1) == expected.argmax(-1)).float().mean().item()
-    return agreement(found, expected, rtol=0, atol=0), round(same, 4)
+    return metrics(found, expected, rtol=0, atol=0), round(same, 4)
 
 
 def _concluded(
     job: Job,
-    trials: Sequence[Trial],
-    in_bf16: Sequence[tuple[Agreement, float]],
-    in_fp32: Sequence[tuple[Agreement, float]],
+    prompts: Sequence[Prompt],
+    in_bf16: Sequence[tuple[Metrics, float]],
+    in_fp32: Sequence[tuple[Metrics, float]],
 ) -> dict[str, Any]:
     limits = job.params["vllm"]
     worst = {
@@ -174,11 +174,11 @@ def _concluded(
             remedy="Export it again, or change the limits under vllm if they are too strict",
         )
     provider = f"transformers {transformers.__version__} on {job.params['device']}"
-    shapes = [{"prompt": trial.prompt.size(1), "tokens": trial.tokens.size(1)} for trial in trials]
+    shapes = [{"prompt": prompt.rows.size(1), "tokens": prompt.tokens.size(1)} for prompt in prompts]
     results = [
         {"sizes": sizes, "bf16": bf16.to_plain(), "fp32": fp32.to_plain()}
         for sizes, (bf16, _), (fp32, _) in zip(shapes, in_bf16, in_fp32, strict=True)
     ]
     report = {"step": job.step, "passed": True, "provider": provider, "limits": limits, "worst": short(worst)}
     job.outputs["report"].write_text(json.dumps(report | {"trials": results}, indent=1) + "\n", encoding="utf-8")
-    return {"provider": provider, "trials": len(trials), **short(worst)}
+    return {"provider": provider, "trials": len(prompts), **short(worst)}

@@ -1,1 +1,1 @@
-"""CosyVoice 1, 2 and 3: the folder's loader and the layers that several networks share. Heavy."""
+"""CosyVoice 1, 2 and 3: the loader of a model folder, and functions that several networks share. Heavy."""

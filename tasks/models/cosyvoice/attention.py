@@ -1,4 +1,4 @@
-"""Scaled dot-product attention in the form that suits what is being done: running, scripting or exporting."""
+"""Scaled dot-product attention, as a fused operator or, in an ONNX export, as plain operations."""
 
 import torch
 import torch.nn.functional as F
@@ -8,8 +8,8 @@ from torch import Tensor
 def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, dropout: float = 0.0) -> Tensor:
     """softmax(query key' / sqrt(d) + bias) value, all (B, heads, T, d) with a bias broadcastable to (B, heads, T, n).
 
-    PyTorch's fused operator is the faster one to run, but both ONNX exporters unfold it into about twice the nodes of
-    the plain formula (shape arithmetic for a scale that is known, a second transposition of the keys).
+    The fused operator runs faster, but both ONNX exporters expand it to about twice the nodes of the plain formula
+    (shape arithmetic for a constant scale, a second transposition of the keys).
     """
     if not torch.jit.is_scripting() and _exporting():  # type: ignore[attr-defined]
         scores = (query * query.size(-1) ** -0.5) @ key.transpose(-1, -2) + bias

@@ -1,34 +1,37 @@
-"""Builds a part of a published model folder, or one component of a part, from its YAML and its weights.
+"""Builds a part of a model folder in the original layout, or one component of a part, from its YAML and its weights.
 
 Only what is asked for is imported, built and read: exporting an estimator never opens the language model.
 """
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tasks.errors import UserError
-from tasks.models.cosyvoice.hyperyaml.builder import build, our_name
-from tasks.models.cosyvoice.hyperyaml.class_map import CLASSES, MODEL_OF_FLOW
+from tasks.models.cosyvoice.hyperyaml.builder import build
+from tasks.models.cosyvoice.hyperyaml.class_map import MODEL_OF_FLOW
 from tasks.models.cosyvoice.hyperyaml.reader import Call, Document, read_yaml
 from tasks.models.loading.checkpoint_file import open_checkpoint
 from tasks.models.loading.strict_loading import load_strictly
-from tasks.models.loading.weight_norm import fix_parametrized_weights, under_present_names
+from tasks.models.loading.weight_norm import fix_parametrized_weights, rename_legacy_weight_norm
+from tasks.settings.component import ComponentSpec
 
 LANGUAGE_MODEL_FOLDER = "CosyVoice-BlankEN"
 YAML_NAMES = ("cosyvoice.yaml", "cosyvoice2.yaml", "cosyvoice3.yaml")
 TRAINER_PREFIX = "generator."  # of hift.pt saved by the GAN trainer, beside its discriminator
 
 
-def load_component(component: Mapping[str, Any], *, config: Path, weights: Path) -> nn.Module:
+def load_component(component: ComponentSpec, *, config: Path, weights: Path) -> nn.Module:
     """One component with its weights, in eval mode and fp32, ready to be exported: weight norm is worked out.
 
+    What is built is what the YAML describes under the component's name.
+
     Args:
-        component: ``name`` (``"flow.decoder.estimator"``), ``part`` (``"flow"``), ``module`` (the class of ours that
-            must come out).
+        component: ``name`` (``"flow.decoder.estimator"``), ``part`` (``"flow"``), and the inputs and options that
+            its forward must take.
         config: the folder's model YAML.
         weights: state dict of the whole part; only the component's tensors are read.
 
@@ -36,10 +39,10 @@ def load_component(component: Mapping[str, Any], *, config: Path, weights: Path)
         UserError: the YAML or the weights are missing, broken, of another model, or do not fit each other.
     """
     document = read_folder_yaml(config)
-    call = _find(component["name"], document)
-    _check_class(call, component, document)
-    prefix = component["name"].removeprefix(component["part"]).removeprefix(".")
+    call = _find(component.name, document)
+    prefix = component.name.removeprefix(component.part).removeprefix(".")
     module = _loaded(call, document, weights, prefix + "." if prefix else "")
+    _require_arguments(module, call, component, document)
     fix_parametrized_weights(module)
     return module
 
@@ -90,29 +93,34 @@ def _find(name: str, document: Document) -> Call:
             f"does not describe {name}",
             where=document.path,
             value=found,
-            remedy="Give the YAML of the model that is set",
+            remedy=_setting_that_reads(document) or "Give the YAML of the model that is set",
         )
     return found
 
 
-def _check_class(call: Call, component: Mapping[str, Any], document: Document) -> None:
-    if our_name(call, document) == component["module"]:
-        return
+def _require_arguments(module: nn.Module, call: Call, component: ComponentSpec, document: Document) -> None:
+    parameters = inspect.signature(module.forward).parameters
+    missing = [name for name in (*component.inputs, *component.options) if name not in parameters]
+    if missing:
+        raise document.problem(
+            f"{component.name} is declared with inputs or options that {call.target} does not take",
+            call.line,
+            ", ".join(missing),
+            _setting_that_reads(document) or f"It takes {', '.join(parameters)}",
+        )
+
+
+def _setting_that_reads(document: Document) -> str:
+    """A remedy: the setting that reads this folder, according to the class of its flow; empty if that is unknown."""
     flow = document.get("flow") if "flow" in document else None
-    family = MODEL_OF_FLOW.get(flow.target) if isinstance(flow, Call) else None
-    published = next((name for name, ours in CLASSES.items() if ours == component["module"]), component["module"])
-    raise document.problem(
-        f"{component['name']} is of another model than the setting says: {component['module']} was expected",
-        call.line,
-        call.target,
-        f"{f'Set model={family}, or mend the file: ' if family else ''}The published file has {published} here",
-    )
+    model = MODEL_OF_FLOW.get(flow.target) if isinstance(flow, Call) else None
+    return f"Set model={model}, which reads this folder" if model else ""
 
 
 def _loaded(call: Call, document: Document, weights: Path, prefix: str) -> nn.Module:
     with torch.device("meta"):
         module: nn.Module = build(call, document)
-    tensors = under_present_names(_state(weights, prefix), module.state_dict().keys())
+    tensors = rename_legacy_weight_norm(_state(weights, prefix), module.state_dict().keys())
     load_strictly(module, tensors, source=weights, within=prefix)
     return module.eval()
 

@@ -1,12 +1,12 @@
-"""Padding and chunk masks, and the additive bias that attention makes of them.
+"""Padding and chunk masks, and the additive attention bias of a mask.
 
-All without data-dependent branches, so that scripting and both ONNX exporters accept them.
+Without data-dependent branches, so that scripting and both ONNX exporters support them.
 """
 
 import torch
 from torch import Tensor
 
-# Representable in half precision, so a graph converted to fp16 keeps it; exp() of it is exactly 0 in every dtype.
+# Representable in fp16, so that a converted graph keeps it; exp() of it is exactly 0 in every dtype.
 MASKED_SCORE = -6e4
 
 
@@ -19,8 +19,8 @@ def valid_mask(lengths: Tensor, size: int) -> Tensor:
 def attention_mask(valid: Tensor, chunk_size: int) -> Tensor:
     """Which keys each query may see: bool (B, 1, T) -> (B, 1, T), or (B, T, T) when ``chunk_size`` > 0.
 
-    With chunks a query sees every key up to the end of its own chunk. A row that would see nothing sees everything,
-    as in the published models, where that rule keeps the softmax finite.
+    With chunks, a query sees every key up to the end of its own chunk. A row that would see no key sees all keys, as
+    in the original implementation; this keeps the softmax finite.
     """
     if chunk_size > 0:
         positions = torch.arange(valid.size(2), device=valid.device)
@@ -32,7 +32,7 @@ def attention_mask(valid: Tensor, chunk_size: int) -> Tensor:
 def attention_bias(mask: Tensor, dtype: torch.dtype, masked_score: float = MASKED_SCORE) -> Tensor:
     """Additive attention bias of a boolean mask: (B, R, T) -> (B, 1, R, T), 0 where a key is seen.
 
-    The score is an argument because TorchScript does not read globals.
+    The score is an argument because TorchScript functions cannot read globals.
     """
     bias = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
     return bias.masked_fill(~mask, masked_score).unsqueeze(1)

@@ -1,1 +1,1 @@
-"""The built-in demo model: a small CosyVoice 2 flow and the data it learns from."""
+"""The built-in demo model: a small CosyVoice 2 flow and its synthetic training data."""

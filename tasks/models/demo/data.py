@@ -1,6 +1,6 @@
-"""Invented speech for the demo's training: each token has a pitch and a resonance, each speaker a timbre.
+"""Synthetic speech for training the demo: each token has a pitch and a resonance, each speaker a timbre.
 
-Nothing is stored: a seed gives the same utterances again on any machine.
+Nothing is stored: a seed gives the same utterances on any machine.
 """
 
 import math
@@ -17,12 +17,12 @@ MEL = 80
 SPEAKERS = 4
 SPEAKER_WIDTH = 192
 FRAMES_PER_TOKEN = 2
-SHORTEST, LONGEST = 16, 32  # tokens: 0.6 to 1.3 s
+MIN_TOKENS, MAX_TOKENS = 16, 32  # 0.6 to 1.3 s
 NOISE = 0.1
 
 
 def batches(*, count: int, batch_size: int, seed: int) -> Iterator[dict[str, Tensor]]:
-    """Batches as CosyVoice's flow takes them; another seed gives other utterances of the same tokens and speakers.
+    """Training batches for the flow of CosyVoice; another seed gives other utterances of the same tokens and speakers.
 
     Yields:
         speech_token int64 (B, T), speech_token_len int32 (B,), speech_feat fp32 (B, 2T, 80) between about -3 and 7,
@@ -35,7 +35,7 @@ def batches(*, count: int, batch_size: int, seed: int) -> Iterator[dict[str, Ten
 
 
 def _batch(size: int, timbres: tuple[Tensor, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-    lengths = torch.randint(SHORTEST, LONGEST + 1, (size,), generator=generator)
+    lengths = torch.randint(MIN_TOKENS, MAX_TOKENS + 1, (size,), generator=generator)
     longest = int(lengths.max())
     tokens = torch.randint(VOCABULARY, (size, longest), generator=generator)
     speakers = torch.randint(SPEAKERS, (size,), generator=generator)
@@ -65,7 +65,7 @@ def token_spectra(tokens: Tensor) -> Tensor:
 
 
 def _timbres() -> tuple[Tensor, Tensor]:
-    """Embeddings (SPEAKERS, 192) and the slow ripple over the bands (SPEAKERS, 80) that each stands for."""
+    """Speaker embeddings (SPEAKERS, 192) and the slow ripple over the bands (SPEAKERS, 80) of each speaker."""
     generator = torch.Generator().manual_seed(0)
     embeddings = torch.randn(SPEAKERS, SPEAKER_WIDTH, generator=generator)
     phase, rate = torch.rand(2, SPEAKERS, 1, generator=generator)

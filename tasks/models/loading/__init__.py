@@ -1,1 +1,1 @@
-"""Reads checkpoints safely and loads them strictly into modules, for every family. Heavy."""
+"""Reads checkpoint files safely and loads them strictly into modules, for every model family. Heavy."""

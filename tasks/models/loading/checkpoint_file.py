@@ -1,6 +1,6 @@
-"""Opens and writes checkpoint files: flat dicts of tensors, memory-mapped, with nothing in them able to run code.
+"""Reads and writes checkpoint files: flat dicts of tensors, memory-mapped, loaded without running code.
 
-Every way in which such a file can be wrong ends in one `UserError` that names it.
+Any defect of such a file raises one `UserError` that names the file.
 """
 
 import pickle
@@ -12,23 +12,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tasks.errors import UserError
+from tasks.errors import UserError, reason
 
-BOOKKEEPING = ("epoch", "step")  # what training adds to the state dict; never weights
+TRAINING_STATE = ("epoch", "step")  # added to the state dict by training; not weights
 
 
 def open_checkpoint(path: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint by name, in the file's order, without the training's `epoch` and `step`.
+    """The tensors of a checkpoint by name, in file order, without the training entries `epoch` and `step`.
 
-    Memory-mapped: only what is touched is read. Tied tensors share storage as they did when saved.
+    Memory-mapped: only accessed tensors are read from disk. Tied tensors share storage as they did when saved.
 
     Raises:
-        UserError: missing, truncated or not a checkpoint; holds Python objects; holds anything but named tensors.
+        UserError: the file is missing, truncated or not a checkpoint; it contains Python objects, or anything but
+            named dense tensors.
     """
     content = _load(path)
     if not isinstance(content, dict):
         raise UserError("not a dict of tensors", where=path, value=type(content).__name__, remedy="Save a state_dict")
-    tensors = {name: value for name, value in content.items() if name not in BOOKKEEPING}
+    tensors = {name: value for name, value in content.items() if name not in TRAINING_STATE}
     for name, value in tensors.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise UserError(
@@ -37,9 +38,9 @@ def open_checkpoint(path: Path) -> dict[str, Tensor]:
                 value=f"{name!r}: {type(value).__name__}",
                 remedy="Save the state_dict itself, not a dict around it",
             )
-        if not _is_plain(value):
+        if value.layout != torch.strided or value.is_quantized or value.is_meta:
             raise UserError(
-                "a tensor holds no plain numbers: it is sparse, quantized or empty of data",
+                "a tensor is sparse, quantized or without data",
                 where=path,
                 value=f"{name}: {value.type()}",
                 remedy="Save dense floating-point weights",
@@ -48,13 +49,9 @@ def open_checkpoint(path: Path) -> dict[str, Tensor]:
 
 
 def save_checkpoint(tensors: Mapping[str, Tensor | int], path: Path) -> None:
-    """Write a plain dict of tensors; the same tensors give the same bytes, whatever the file is called."""
-    with path.open("wb") as file:  # an open file keeps the name out of the archive and lets a full disk raise OSError
+    """Write a flat dict of tensors; the bytes depend on the tensors alone, not on the file name."""
+    with path.open("wb") as file:  # an open file keeps its name out of the archive, and a full disk raises OSError
         torch.save(dict(tensors), file)
-
-
-def _is_plain(tensor: Tensor) -> bool:
-    return tensor.layout == torch.strided and not tensor.is_quantized and not tensor.is_meta
 
 
 def _load(path: Path) -> Any:
@@ -62,20 +59,20 @@ def _load(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
-        if not (refused := _refused(error)):
+        if not (refused := _refused_object(error)):
             raise _damaged(path, "its bytes are not a pickle of tensors") from error
         raise UserError(
-            "holds Python objects that could run code, and is refused",
+            "holds Python objects that could run code",
             where=path,
             value=refused,
             remedy="Save only tensors: torch.save(model.state_dict(), path)",
         ) from error
     except Exception as error:  # a damaged archive can make the reader raise almost anything
-        raise _damaged(path, " ".join(f"{type(error).__name__}: {error}".split())[:200]) from error
+        raise _damaged(path, f"{type(error).__name__}: {reason(error)}") from error
 
 
 def _is_mappable(path: Path) -> bool:
-    """Whether the file is an archive of stored (not compressed) records, as torch.save has written since 1.6."""
+    """Whether the file is a zip archive of uncompressed records, as written by torch.save since PyTorch 1.6."""
     try:
         with path.open("rb") as file:
             start = file.read(64)
@@ -89,14 +86,14 @@ def _is_mappable(path: Path) -> bool:
         with zipfile.ZipFile(path) as archive:
             return all(record.compress_type == zipfile.ZIP_STORED for record in archive.infolist())
     except zipfile.BadZipFile as error:
-        raise _damaged(path, str(error)) from error
+        raise _damaged(path, reason(error)) from error
 
 
-def _refused(error: pickle.UnpicklingError) -> str:
-    """The object that torch's message names, if any; the rest of that message advises to load the file unsafely."""
+def _refused_object(error: pickle.UnpicklingError) -> str:
+    """The object named by torch's message, if any; the rest of that message recommends loading without checks."""
     lines = [line.strip() for line in str(error).splitlines() if "GLOBAL" in line]
     return lines[-1].split(" was not an allowed")[0].rstrip(".") if lines else ""
 
 
-def _damaged(path: Path, reason: str) -> UserError:
-    return UserError("is not a whole PyTorch checkpoint", where=path, value=reason, remedy="Copy or download it again")
+def _damaged(path: Path, cause: str) -> UserError:
+    return UserError("is not a whole PyTorch checkpoint", where=path, value=cause, remedy="Copy or download it again")

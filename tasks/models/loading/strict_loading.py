@@ -1,6 +1,6 @@
-"""Puts checkpoint tensors into a module, all of them or none: names and shapes must agree and values be finite.
+"""Loads checkpoint tensors into a module: names and shapes must match exactly and all values must be finite.
 
-The module may have been built on the meta device, so that memory holds one copy of its weights and nothing else.
+The module may be on the meta device, so that memory holds only one copy of its weights.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,32 +11,33 @@ from torch import Tensor, nn
 
 from tasks.errors import UserError
 
-LISTED_AT_MOST = 10
+MAX_LISTED = 10
 
 
 def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], *, source: Path, within: str = "") -> None:
-    """Replace the module's state by ``tensors``, copied out of the file; floating-point ones become fp32.
+    """Replace the state of ``module`` by copies of ``tensors``; floating-point tensors are converted to fp32.
 
     Args:
-        module: real or meta.
-        tensors: state dict of the module, memory-mapped or not.
-        source: the file they come from, for messages.
-        within: what to put before the names in messages, ``"decoder.estimator."``.
+        module: on a real or the meta device.
+        tensors: state dict for the module, memory-mapped or not.
+        source: file of the tensors, for error messages.
+        within: prefix of the tensor names in error messages, e.g. ``"decoder.estimator."``.
 
     Raises:
-        UserError: missing or unexpected names (the first ten are listed), a shape that differs, NaN or infinite values.
+        UserError: names are missing or unexpected (the first ten are listed), shapes differ, or values are NaN or
+            infinite.
     """
     expected = module.state_dict()
     _check_names(expected, tensors, source, within)
     _check_shapes(expected, tensors, source, within)
-    _check_kinds(expected, tensors, source, within)
+    _check_dtypes(expected, tensors, source, within)
     module.load_state_dict(_real_copies(tensors, source, within), strict=True, assign=True)
     for parameter in module.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
 
 
 def check_finite(name: str, tensor: Tensor, source: Path) -> None:
-    """Refuse weights that training has broken.
+    """Require finite weights.
 
     Raises:
         UserError: a value is NaN or infinite.
@@ -46,7 +47,7 @@ def check_finite(name: str, tensor: Tensor, source: Path) -> None:
             "weights are not finite",
             where=source,
             value=f"{name}: {int((~torch.isfinite(tensor)).sum())} of {tensor.numel()} values are NaN or infinite",
-            remedy="Use an earlier checkpoint: training had diverged when this one was saved",
+            remedy="Use an earlier checkpoint, saved before the training diverged",
         )
 
 
@@ -62,15 +63,15 @@ def _check_names(expected: Iterable[str], given: Iterable[str], source: Path, wi
     ]
     if problems:
         raise UserError(
-            "the checkpoint does not fit the model that the configuration describes",
+            "the checkpoint does not match the model that the configuration describes",
             where=source,
             value="; ".join(problems),
-            remedy="Give the weights and the configuration of one and the same model",
+            remedy="Use weights and configuration of the same model",
         )
 
 
 def _listing(kind: str, names: list[str]) -> str:
-    shown = ", ".join(names[:LISTED_AT_MOST]) + (", ..." if len(names) > LISTED_AT_MOST else "")
+    shown = ", ".join(names[:MAX_LISTED]) + (", ..." if len(names) > MAX_LISTED else "")
     return f"{len(names)} {kind}: {shown}"
 
 
@@ -79,30 +80,30 @@ def _check_shapes(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], s
     if differing:
         shown = [
             f"{within}{name} is {tuple(given[name].shape)} in the file, {tuple(expected[name].shape)} in the model"
-            for name in differing[:LISTED_AT_MOST]
+            for name in differing[:MAX_LISTED]
         ]
         raise UserError(
             f"{len(differing)} tensors have another shape than the model",
             where=source,
             value="; ".join(shown),
-            remedy="Give the weights and the configuration of one and the same model",
+            remedy="Use weights and configuration of the same model",
         )
 
 
-def _check_kinds(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], source: Path, within: str) -> None:
-    """Counters in floating point are let in: the published averaging makes them so."""
+def _check_dtypes(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], source: Path, within: str) -> None:
+    """Floating-point counters are accepted: the original averaging script converts integer tensors to float."""
     for name, tensor in expected.items():
         if tensor.is_floating_point() and not given[name].is_floating_point():
             raise UserError(
-                "a tensor holds another kind of numbers than the model",
+                "a tensor has no floating-point dtype where the model has one",
                 where=source,
                 value=f"{within}{name} is {given[name].dtype} in the file, {tensor.dtype} in the model",
-                remedy="Give weights in floating point; those quantized to integers cannot be exported",
+                remedy="Use floating-point weights; integer-quantized weights are not supported",
             )
 
 
 def _real_copies(tensors: Mapping[str, Tensor], source: Path, within: str) -> dict[str, Tensor]:
-    """Copies that outlive the mapped file; tensors that shared memory (tied weights) share it again."""
+    """Copies that do not depend on the mapped file; tied weights, which shared memory, share it again."""
     copies: dict[tuple[int, torch.Size, tuple[int, ...]], Tensor] = {}
     result = {}
     for name, tensor in tensors.items():

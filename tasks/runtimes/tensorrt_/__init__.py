@@ -1,1 +1,1 @@
-"""TensorRT engines: loading, calling from several threads, and what a plan takes and returns. Heavy."""
+"""TensorRT engines: loading, calling from several threads, and a plan's inputs and outputs. Heavy."""

@@ -1,6 +1,6 @@
-"""A fixed set of things that only one caller may use at a time, lent and taken back.
+"""A fixed-size pool of objects that only one caller may use at a time.
 
-Written for TensorRT's execution contexts; it knows nothing of them.
+Written for TensorRT's execution contexts, but independent of them.
 """
 
 import queue
@@ -14,28 +14,28 @@ T = TypeVar("T")
 
 
 class ContextPool(Generic[T]):
-    """Lends each member to one caller at a time; whoever comes when all are out waits."""
+    """Lends each member to one caller at a time; when none is free, callers wait."""
 
     def __init__(self, members: Sequence[T]) -> None:
         self.size = len(members)
-        self._free: queue.LifoQueue[T] = queue.LifoQueue()  # the last one used is the warm one
+        self._free: queue.LifoQueue[T] = queue.LifoQueue()  # the member used last is warm
         for member in reversed(members):
             self._free.put(member)
 
     @property
     def free(self) -> int:
-        """How many are not lent at the moment."""
+        """How many members are free at the moment."""
         return self._free.qsize()
 
     @contextmanager
     def acquire(self, *, timeout: float | None = None) -> Iterator[T]:
-        """Borrow a member for the `with` block; it comes back however the block ends.
+        """Borrow a member for the `with` block; it is returned however the block ends.
 
         Args:
-            timeout: seconds to wait for one; None: as long as it takes.
+            timeout: seconds to wait for a free member; None: no limit.
 
         Raises:
-            UserError: if none came back in time.
+            UserError: if no member became free in time.
         """
         member = self._take(timeout)
         try:

@@ -1,4 +1,4 @@
-"""A plan in the place of the module it replaces: same arguments, same order, same dtype of the result."""
+"""A plan as a drop-in for the module it replaces: the same arguments in the same order, the same dtype of results."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -42,7 +42,7 @@ class PlanModule(torch.nn.Module):
         if len(positional) > len(parameters):
             raise UserError("too many arguments for the plan", value=len(positional), remedy=f"Give {parameters}")
         if twice := [name for name in parameters[: len(positional)] if name in named]:
-            raise UserError("given twice, by place and by name", where="TensorRT plan", value=twice)
+            raise UserError("given both by position and by name", where="TensorRT plan", value=twice)
         given = dict(zip(parameters, positional, strict=False)) | dict(named)
         for name, value in self.constants.items():
             if given.pop(name, value) != value:

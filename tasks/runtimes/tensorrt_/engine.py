@@ -1,6 +1,6 @@
 """Runs a TensorRT plan on PyTorch tensors, from many threads at once.
 
-Each of N execution contexts has its own stream. A call never waits on the host: streams wait for streams, so a
+Each of N execution contexts has its own CUDA stream. A call never blocks the host: streams wait for streams, so that a
 solver's loop keeps the GPU busy.
 """
 
@@ -15,7 +15,13 @@ from tasks.errors import UserError
 from tasks.runtimes.base import Dtypes, Shapes
 from tasks.runtimes.tensorrt_.context_pool import ContextPool
 from tasks.runtimes.tensorrt_.interface import PlanInterface, choose_profile, read_interface
-from tasks.runtimes.tensorrt_.library import collecting_logger, deserialize, import_tensorrt, read_plan, said
+from tasks.runtimes.tensorrt_.library import (
+    collecting_logger,
+    deserialize,
+    error_text,
+    import_tensorrt,
+    read_plan,
+)
 from tasks.runtimes.tensorrt_.streams import CudaStreams, Streams
 
 
@@ -25,13 +31,13 @@ def open_artifact(
     """Load a plan.
 
     Args:
-        device: "cuda" or "cuda:N"; a plan runs nowhere else.
+        device: "cuda" or "cuda:N"; a plan needs a GPU.
         threads: not used, a plan runs on the GPU.
-        concurrency: execution contexts, that is calls that can be in flight at once. Each takes activation memory.
+        concurrency: execution contexts: how many calls can be in flight at once. Each needs activation memory.
         allow_host_code: see `tasks.runtimes.tensorrt_.library.deserialize`.
 
     Raises:
-        UserError: if TensorRT, the GPU or the plan do not go together, or memory does not suffice.
+        UserError: if TensorRT, the GPU and the plan do not match, or memory does not suffice.
     """
     del threads
     return load_engine(
@@ -63,7 +69,7 @@ class TensorRTEngine:
     """A loaded plan.
 
     Attributes:
-        provider: the TensorRT and the GPU that run it.
+        provider: the version of TensorRT and the GPU.
         interface: names, shapes, dtypes and profile bounds.
     """
 
@@ -83,7 +89,8 @@ class TensorRTEngine:
         """Run once on any free context.
 
         Args:
-            inputs: every input by name, of the shape the plan's profiles admit, on any device and of any float dtype.
+            inputs: every input by name, of a shape within one of the plan's profiles, on any device, of any float
+                dtype.
 
         Returns:
             The outputs in the plan's order, dtypes and device, ready for work on the caller's current stream.
@@ -108,7 +115,7 @@ class TensorRTEngine:
             yield slot
 
     def synchronize(self) -> None:
-        """Wait on the host until the GPU has done everything; for measuring, a call never does it."""
+        """Block until the GPU has finished all work; for measurements only, a call never does it."""
         self._streams.synchronize()
 
     @property
@@ -116,7 +123,7 @@ class TensorRTEngine:
         return self._streams.device
 
     def context_memory(self) -> list[int]:
-        """Bytes of activation memory that one context takes in each profile."""
+        """Bytes of activation memory that one context needs, for each profile."""
         return [self._engine.get_device_memory_size_for_profile_v2(i) for i in range(self.interface.profiles)]
 
 
@@ -141,8 +148,8 @@ class ExecutionSlot:
         expected = {tensor.name: tensor for tensor in self._interface.inputs}
         if set(inputs) != set(expected):
             raise UserError("wrong inputs for the plan", value=sorted(inputs), remedy=f"Give {', '.join(expected)}")
-        if strange := {name: type(x).__name__ for name, x in inputs.items() if not isinstance(x, torch.Tensor)}:
-            raise UserError("the plan takes tensors only", value=strange, remedy="Give a tensor for every input")
+        if others := {name: type(x).__name__ for name, x in inputs.items() if not isinstance(x, torch.Tensor)}:
+            raise UserError("the plan takes tensors only", value=others, remedy="Give a tensor for every input")
         device = self._streams.device
         return {name: inputs[name].to(device, tensor.dtype).contiguous() for name, tensor in expected.items()}
 
@@ -162,7 +169,7 @@ class ExecutionSlot:
     def _infer_shapes(self) -> None:
         try:
             known = not self._context.infer_shapes()
-        except RuntimeError:  # how the bindings say that the sizes do not go together
+        except RuntimeError:  # the bindings raise it for sizes that contradict each other
             known = False
         self._check(known, "inference of output shapes")
 
@@ -190,20 +197,20 @@ class ExecutionSlot:
 
     def _check(self, succeeded: bool, what: str) -> None:
         if not succeeded:
-            reason = said(self._logger, last=3)
-            raise UserError(f"the plan did not run: {what} was refused", where="TensorRT", value=reason)
+            reason = error_text(self._logger, last=3)
+            raise UserError(f"the plan did not run: {what} failed", where="TensorRT", value=reason)
 
 
 def _contexts(trt: Any, engine: Any, concurrency: int, *, logger: Any) -> list[Any]:
-    """All contexts are made on loading, so that too little memory shows then and not under load."""
+    """All contexts are created on loading, so that a lack of memory shows then and not under load."""
     if concurrency < 1:
-        raise UserError("a plan runs in 1 context or more", where="tensorrt.concurrency", value=concurrency)
+        raise UserError("must be 1 or more", where="tensorrt.concurrency", value=concurrency)
     contexts: list[Any] = []
     while len(contexts) < concurrency:
         context = engine.create_execution_context(trt.ExecutionContextAllocationStrategy.STATIC)
         if context is None:
-            raise _too_little_memory(engine, made=len(contexts), wanted=concurrency, reason=said(logger, last=2))
-        context.nvtx_verbosity = trt.ProfilingVerbosity.NONE  # plans built with details slow down otherwise
+            raise _too_little_memory(engine, made=len(contexts), wanted=concurrency, reason=error_text(logger, last=2))
+        context.nvtx_verbosity = trt.ProfilingVerbosity.NONE  # plans built with DETAILED are slower otherwise
         contexts.append(context)
     return contexts
 

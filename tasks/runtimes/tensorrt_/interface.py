@@ -1,6 +1,6 @@
-"""What a plan takes and gives: names, shapes, dtypes and the bounds of every profile, read from its engine.
+"""A plan's inputs and outputs: names, shapes, dtypes and the bounds of every profile, read from its engine.
 
-Also the check of a call's shapes against the profiles, before anything is launched.
+Also checks a call's shapes against the profiles before anything is launched.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,17 +10,10 @@ from typing import Any
 import torch
 
 from tasks.errors import UserError
+from tasks.runtimes.base import torch_dtype
+from tasks.settings.number_formats import BY_TENSORRT
 
-DTYPES = {
-    "FLOAT": torch.float32,
-    "HALF": torch.float16,
-    "BF16": torch.bfloat16,
-    "INT8": torch.int8,
-    "UINT8": torch.uint8,
-    "INT32": torch.int32,
-    "INT64": torch.int64,
-    "BOOL": torch.bool,
-}
+DTYPES = {name: torch_dtype(row) for name, row in BY_TENSORRT.items()}
 LONGEST_NAME = 128  # characters of INetworkDefinition.name
 Shape = tuple[int, ...]
 
@@ -31,7 +24,7 @@ class PlanTensor:
 
     Attributes:
         bounds: for an input, its (min, opt, max) shapes in each profile.
-        axes: the name of each dimension's axis, empty where it is static or the plan does not tell.
+        axes: the name of each dimension's axis, empty where it is static or unknown.
     """
 
     name: str
@@ -51,10 +44,10 @@ class PlanInterface:
 
 
 def label(component: str, shapes: Mapping[str, Sequence[int | str]]) -> str:
-    """The text that a plan carries as its network's name, so that its errors can speak of axes.
+    """The text stored in a plan as its network's name, so that error messages can name axes.
 
-    ``small.estimator frames:x.2,mask.2`` says that dimension 2 of x and of mask is the axis frames. TensorRT has no
-    other place for it and takes 128 characters: axes that do not fit are left out.
+    ``small.estimator frames:x.2,mask.2`` means that dimension 2 of x and of mask is the axis frames. TensorRT has no
+    other place for it and allows 128 characters: axes that do not fit are left out.
 
     Args:
         shapes: input -> sizes, and names of axes where the graph is dynamic.
@@ -69,7 +62,7 @@ def label(component: str, shapes: Mapping[str, Sequence[int | str]]) -> str:
 
 
 def read_interface(trt: Any, engine: Any) -> PlanInterface:
-    """Describe an engine."""
+    """An engine's inputs, outputs and profiles, in the engine's order."""
     axes = _axes(engine.name)
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
     tensors = {name: _tensor(engine, name, axes, trt) for name in names}
@@ -82,7 +75,7 @@ def read_interface(trt: Any, engine: Any) -> PlanInterface:
 
 
 def _axes(name: str) -> dict[str, str]:
-    """ "x.2" -> "frames" from the label a plan of ours carries; other plans have any name there."""
+    """ "x.2" -> "frames", from the label in this project's plans; other plans may have any name."""
     pairs = (word.partition(":") for word in name.split())
     return {place: axis for axis, _, places in pairs for place in places.split(",") if place}
 
@@ -91,7 +84,7 @@ def _tensor(engine: Any, name: str, axes: Mapping[str, str], trt: Any) -> PlanTe
     shape = tuple(engine.get_tensor_shape(name))
     kind = engine.get_tensor_dtype(name).name
     if kind not in DTYPES:
-        raise UserError("the plan uses a number format that PyTorch tensors cannot carry", where=name, value=kind)
+        raise UserError("the plan uses a number format that PyTorch does not have", where=name, value=kind)
     profiles = engine.num_optimization_profiles if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT else 0
     bounds = tuple(_bounds(engine, name, shape, index) for index in range(profiles))
     return PlanTensor(
@@ -102,25 +95,25 @@ def _tensor(engine: Any, name: str, axes: Mapping[str, str], trt: Any) -> PlanTe
 def _bounds(engine: Any, name: str, shape: Shape, profile: int) -> tuple[Shape, Shape, Shape]:
     if -1 not in shape:
         return shape, shape, shape
-    low, usual, high = (tuple(dims) for dims in engine.get_tensor_profile_shape(name, profile))
-    return low, usual, high
+    low, opt, high = (tuple(dims) for dims in engine.get_tensor_profile_shape(name, profile))
+    return low, opt, high
 
 
 def choose_profile(interface: PlanInterface, shapes: Mapping[str, Shape]) -> int:
-    """The first profile whose bounds admit all the shapes.
+    """The first profile whose bounds include all the shapes.
 
     Raises:
-        UserError: naming the input, its dimension, the bound it breaks and the setting that moves it; or the inputs
+        UserError: naming the input, its dimension, the bound it violates and the setting that changes it; or the inputs
             that disagree about the size of an axis.
     """
     problems = [_problem(interface, shapes, profile) for profile in range(interface.profiles)]
     if None not in problems:
-        told = "; ".join(dict.fromkeys(problem for problem in problems if problem))
-        remedy = "Send sizes within the bounds or build a plan that takes these"
-        raise UserError("no profile of the plan takes this call", where="TensorRT plan", value=told, remedy=remedy)
+        value = "; ".join(dict.fromkeys(problem for problem in problems if problem))
+        remedy = "Keep the sizes within the bounds or build a plan with wider ones"
+        raise UserError("no profile of the plan fits this call", where="TensorRT plan", value=value, remedy=remedy)
     if unequal := "; ".join(_disagreements(interface, shapes)):
         remedy = "Pad them to the same size"
-        raise UserError("the inputs' sizes do not go together", where="TensorRT plan", value=unequal, remedy=remedy)
+        raise UserError("the inputs' sizes contradict each other", where="TensorRT plan", value=unequal, remedy=remedy)
     return problems.index(None)
 
 
@@ -140,16 +133,16 @@ def _problem(interface: PlanInterface, shapes: Mapping[str, Shape], profile: int
 
 def _out_of_bounds(tensor: PlanTensor, dim: int, size: int, low: int, high: int, *, setting: str) -> str:
     if tensor.shape[dim] != -1:
-        freed = ", fixed in its ONNX file; onnx.dynamic_batch=true leaves a batch open"
-        return f"{tensor.name} has {size} in dimension {dim} where the plan has {low}{freed}"
+        hint = ", fixed in its ONNX file; onnx.dynamic_batch=true makes the batch dynamic"
+        return f"{tensor.name} has {size} in dimension {dim} where the plan has {low}{hint}"
     axis = tensor.axes[dim]
     bound = f"below the minimum {low}" if size < low else f"above the maximum {high}"
-    moved_by = f" of {setting}.{axis}" if axis else ""
-    return f"{tensor.name} has {size} {axis or 'elements'} in dimension {dim}, {bound}{moved_by}"
+    source = f" of {setting}.{axis}" if axis else ""
+    return f"{tensor.name} has {size} {axis or 'elements'} in dimension {dim}, {bound}{source}"
 
 
 def _disagreements(interface: PlanInterface, shapes: Mapping[str, Shape]) -> Iterator[str]:
-    """Axes that are not of one size; TensorRT would find out in mid-call and say little."""
+    """Axes with different sizes; TensorRT would fail during the call, with a message that names no axis."""
     sizes: dict[str, dict[int, str]] = {}
     for tensor in interface.inputs:
         for axis, size in zip(tensor.axes, shapes[tensor.name], strict=True):

@@ -1,4 +1,4 @@
-"""TensorRT itself: importing it, hearing what it says, and turning a plan back into an engine.
+"""The TensorRT library: importing it, collecting its log, and deserializing a plan.
 
 Everything takes the module as an argument. Enum members are looked up by name: their numbers changed in 10.0 and 11.0.
 """
@@ -15,8 +15,8 @@ KEPT_WARNINGS, KEPT_ERRORS = 50, 1000
 INSTALL = "pip install 'voxkiln[tensorrt]'"
 REBUILD = "Build the plan on this machine: doit export_plan"
 
-# What the library writes when it refuses a plan, and what a person can do about it; the first match speaks.
-REFUSALS = (
+# Patterns of the library's errors when it rejects a plan, the cause and its remedy; the first match counts.
+REJECTIONS = (
     (r"incompatible device|compute capability|different (gpu|device)", "it was built for another GPU", REBUILD),
     (
         r"version tag does not match|not compatible with this version|expecting library version|lean runtime",
@@ -25,16 +25,16 @@ REFUSALS = (
     ),
     (
         r"magic ?tag|truncated|unexpected end|size.*mismatch|does not match archive size|corrupt",
-        "it is truncated or no plan at all",
+        "it is truncated or not a plan",
         REBUILD,
     ),
     (
         r"driver|cuda initialization|cuda error|error: 35",
-        "CUDA failed, often for a driver older than this TensorRT needs",
+        "CUDA failed, often because the driver is older than this TensorRT needs",
         "Update the NVIDIA driver or install an older TensorRT",
     ),
     (r"out ?of ?memory|memory alloc", "the GPU has too little free memory", "Free GPU memory or use a smaller profile"),
-    (r"host code", "it carries code for the host (tensorrt.version_compatible)", "Load it with allow_host_code=True"),
+    (r"host code", "it contains host code (tensorrt.version_compatible)", "Load it with allow_host_code=True"),
 )
 
 
@@ -54,15 +54,15 @@ def import_tensorrt() -> Any:
     return tensorrt
 
 
-def member(enumeration: Any, name: str) -> Any | None:
-    """An enum's member by name, or None where this TensorRT does not have it."""
+def enum_member(enumeration: Any, name: str) -> Any | None:
+    """An enum's member by name, or None if this version of TensorRT does not have it."""
     return getattr(enumeration, name, None)
 
 
 def collecting_logger(trt: Any) -> Any:
-    """A logger that keeps what TensorRT says: `errors` and `warnings`, lists of lines.
+    """A logger that collects TensorRT's messages in the lists `errors` and `warnings`.
 
-    TensorRT calls it from several threads and holds on to it as long as anything it made lives.
+    TensorRT calls it from several threads and references it as long as any object made with it exists.
     """
 
     class CollectingLogger(trt.ILogger):
@@ -97,44 +97,44 @@ def deserialize(trt: Any, plan: bytes, *, logger: Any, where: str | Path, allow_
     """The engine in a plan's bytes.
 
     Args:
-        allow_host_code: a plan built with version_compatible holds machine code that runs on the host; TensorRT
-            refuses it unless told that the file is trusted.
+        allow_host_code: a plan built with version_compatible contains machine code that runs on the host; TensorRT
+            rejects it unless the file is declared to be trusted.
 
     Raises:
-        UserError: what TensorRT refused it for, in its own words and in ours.
+        UserError: with the likely cause and TensorRT's own errors.
     """
-    runtime = start(trt.Runtime, logger=logger)
+    runtime = construct(trt.Runtime, logger=logger)
     if allow_host_code:
         runtime.engine_host_code_allowed = True
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
-        raise _refusal(said(logger), where)
+        raise _rejection(error_text(logger), where)
     return engine
 
 
-def start(make: Callable[[Any], Any], *, logger: Any) -> Any:
-    """`trt.Builder` or `trt.Runtime`, made.
+def construct(cls: Callable[[Any], Any], *, logger: Any) -> Any:
+    """An instance of `trt.Builder` or `trt.Runtime`.
 
     Raises:
-        UserError: if CUDA does not start; the bindings say so by a TypeError of a factory that gave no object.
+        UserError: if CUDA does not start; the bindings then raise a TypeError because their factory returned nothing.
     """
     try:
-        return make(logger)
+        return cls(logger)
     except TypeError as problem:
-        value = said(logger, nothing=str(problem))
+        value = error_text(logger, default=str(problem))
         remedy = "Update the NVIDIA driver or install an older TensorRT"
         raise UserError(
             "CUDA does not start for TensorRT: no GPU, no driver, or one too old", value=value, remedy=remedy
         ) from problem
 
 
-def said(logger: Any, *, last: int = 0, nothing: str = "TensorRT gave no reason") -> str:
-    """The errors TensorRT has written, or the `last` few of them."""
-    return "; ".join(dict.fromkeys(logger.errors[-last:])) or nothing
+def error_text(logger: Any, *, last: int = 0, default: str = "TensorRT reported no error") -> str:
+    """The errors that TensorRT has logged, or the `last` few of them, without repetitions."""
+    return "; ".join(dict.fromkeys(logger.errors[-last:])) or default
 
 
-def _refusal(reason: str, where: str | Path) -> UserError:
-    for pattern, what, remedy in REFUSALS:
+def _rejection(reason: str, where: str | Path) -> UserError:
+    for pattern, what, remedy in REJECTIONS:
         if re.search(pattern, reason, re.IGNORECASE):
             return UserError(f"the plan cannot be loaded: {what}", where=where, value=reason, remedy=remedy)
     return UserError("the plan cannot be loaded", where=where, value=reason, remedy=REBUILD)

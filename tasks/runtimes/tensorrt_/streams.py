@@ -1,6 +1,6 @@
-"""The few CUDA calls that running a plan takes, in one place.
+"""The few CUDA calls that running a plan needs.
 
-Everything above it works with any object of this shape, so the order of waits and launches is tested without a GPU.
+The callers accept any object with this interface, so the order of waits and launches is tested without a GPU.
 """
 
 from contextlib import AbstractContextManager
@@ -17,21 +17,21 @@ class Streams(Protocol):
     device: torch.device
 
     def on_device(self) -> AbstractContextManager[Any]:
-        """Make the device the calling thread's own: TensorRT works on that one."""
+        """Make it the calling thread's current device, which is the one that TensorRT uses."""
         ...
 
     def new(self) -> Any: ...
 
     def current(self) -> Any:
-        """The stream on which the caller's tensors are produced and consumed."""
+        """The stream on which the caller produces and consumes tensors."""
         ...
 
     def record(self, tensor: torch.Tensor, stream: Any) -> None:
-        """Keep the tensor's memory from being given away before `stream` is done with it."""
+        """Keep the tensor's memory from being reused before `stream` has finished with it."""
         ...
 
     def synchronize(self) -> None:
-        """Wait on the host; for measuring only, never in a call."""
+        """Block the host; for measurements only, never in a call."""
         ...
 
     def name(self) -> str: ...

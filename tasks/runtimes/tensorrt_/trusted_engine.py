@@ -1,6 +1,6 @@
-"""Opens plans that carry code for the host (tensorrt.version_compatible): only for files this project has just built.
+"""Opens plans that contain host code (tensorrt.version_compatible): only for files that this project has just built.
 
-TensorRT refuses them otherwise, because loading such a plan runs code that it contains.
+TensorRT rejects them otherwise, because loading such a plan runs the code in it.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""One order from lock to receipt: whatever happens, an artifact is whole and proven or not there at all."""
+"""One request from lock to receipt: whatever happens, an artifact is whole and proven or not there at all."""
 
 import json
 import os
@@ -15,8 +15,8 @@ import pytest
 from filelock import FileLock
 
 from tasks.child.launcher import run_in_child
-from tasks.child.request import Order
-from tasks.child.worker import run_order
+from tasks.child.request import Request
+from tasks.child.worker import execute
 from tasks.freshness.digests import sha256
 from tasks.freshness.receipt import Ingredients, Receipt
 from tasks.job import Job
@@ -31,7 +31,7 @@ FAILURES = [
 ]
 
 
-def order(folder: Path, action: str = "write", **more: Any) -> Order:
+def request(folder: Path, action: str = "write", **more: Any) -> Request:
     source = folder / "in.txt"
     source.write_text("input ")
     params = more.pop("params", {"text": "text"})
@@ -42,7 +42,7 @@ def order(folder: Path, action: str = "write", **more: Any) -> Order:
         {"out": folder / "a" / "out.bin"},
         params,
     )
-    return Order(
+    return Request(
         job=job,
         receipt=folder / "a" / "out.bin.receipt.json",
         lock=folder / "lock",
@@ -53,12 +53,19 @@ def order(folder: Path, action: str = "write", **more: Any) -> Order:
     )
 
 
+def written(request: Request) -> Path:
+    """The file that the launcher is given."""
+    file = request.lock.with_name("request.json")
+    request.write(file)
+    return file
+
+
 def left_in(folder: Path) -> list[str]:
     return sorted(path.name for path in (folder / "a").iterdir())
 
 
 def test_a_built_step_leaves_the_artifact_and_its_receipt_and_nothing_else(tmp_path: Path) -> None:
-    outcome = run_order(order(tmp_path))
+    outcome = execute(request(tmp_path))
     assert outcome.status == "built"
     assert (tmp_path / "a" / "out.bin").read_text() == "input text"
     assert left_in(tmp_path) == ["out.bin", "out.bin.receipt.json"]
@@ -68,28 +75,29 @@ def test_gpus_are_numbered_by_bus_whatever_the_environment_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
-    run_order(order(tmp_path, "tell_the_order_of_gpus"))
+    execute(request(tmp_path, "tell_the_order_of_gpus"))
     receipt = Receipt.read(tmp_path / "a" / "out.bin.receipt.json")
     assert receipt is not None
-    assert receipt.facts == {"order": "PCI_BUS_ID"}
+    assert receipt.results == {"order": "PCI_BUS_ID"}
 
 
 def test_the_receipt_tells_what_went_in_and_what_came_out(tmp_path: Path) -> None:
-    run_order(order(tmp_path))
+    execute(request(tmp_path))
     receipt = Receipt.read(tmp_path / "a" / "out.bin.receipt.json")
     assert receipt is not None
-    assert receipt.ingredients == order(tmp_path).ingredients
+    assert replace(receipt.ingredients, code={}) == request(tmp_path).ingredients
+    assert "tests.support.worker_actions" in receipt.ingredients.code
     assert receipt.outputs == {"out.bin": {"sha256": sha256(tmp_path / "a" / "out.bin"), "size": 10}}
-    assert receipt.facts == {"length": 10}
-    assert receipt.run["peak_memory"] > 0
-    assert receipt.run["read"] == {"in": str(tmp_path / "in.txt")}
+    assert receipt.results == {"length": 10}
+    assert receipt.execution["peak_memory"] > 0
+    assert receipt.execution["read"] == {"in": str(tmp_path / "in.txt")}
 
 
 @pytest.mark.parametrize(("action", "status", "message"), FAILURES)
 def test_a_failure_is_told_and_leaves_nothing_half_written(
     tmp_path: Path, action: str, status: str, message: str
 ) -> None:
-    outcome = run_order(order(tmp_path, action))
+    outcome = execute(request(tmp_path, action))
     assert outcome.status == status
     assert message in outcome.message
     assert left_in(tmp_path) == []
@@ -97,20 +105,20 @@ def test_a_failure_is_told_and_leaves_nothing_half_written(
 
 @pytest.mark.parametrize("action", [action for action, _, _ in FAILURES])
 def test_a_failure_keeps_the_artifact_that_was_there(tmp_path: Path, action: str) -> None:
-    run_order(order(tmp_path))
+    execute(request(tmp_path))
     before = {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()}
-    run_order(order(tmp_path, action, force=True))
+    execute(request(tmp_path, action, always=True))
     assert {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()} == before
 
 
 def test_an_artifact_that_another_run_has_just_built_is_reused(tmp_path: Path) -> None:
-    run_order(order(tmp_path))
-    assert run_order(order(tmp_path)).status == "reused"
+    execute(request(tmp_path))
+    assert execute(request(tmp_path)).status == "reused"
 
 
 @pytest.mark.parametrize("damage", ["truncate", "edit", "delete", "receipt"])
 def test_a_damaged_artifact_is_never_reused(tmp_path: Path, damage: str) -> None:
-    run_order(order(tmp_path))
+    execute(request(tmp_path))
     artifact, receipt = tmp_path / "a" / "out.bin", tmp_path / "a" / "out.bin.receipt.json"
     {
         "truncate": lambda: artifact.write_text("in"),
@@ -118,57 +126,57 @@ def test_a_damaged_artifact_is_never_reused(tmp_path: Path, damage: str) -> None
         "delete": artifact.unlink,
         "receipt": lambda: receipt.write_text(receipt.read_text()[:40]),
     }[damage]()
-    assert run_order(order(tmp_path)).status == "built"
+    assert execute(request(tmp_path)).status == "built"
     assert artifact.read_text() == "input text"
 
 
 def test_side_files_are_put_beside_the_artifact_and_vouched_for(tmp_path: Path) -> None:
-    run_order(order(tmp_path, "write_with_side_file"))
+    execute(request(tmp_path, "write_with_side_file"))
     receipt = Receipt.read(tmp_path / "a" / "out.bin.receipt.json")
     assert receipt is not None
     assert set(receipt.outputs) == {"out.bin", "out.bin.data"}
 
 
 def test_a_side_file_that_is_no_longer_made_goes_away(tmp_path: Path) -> None:
-    run_order(order(tmp_path, "write_with_side_file"))
-    run_order(order(tmp_path, "write"))
+    execute(request(tmp_path, "write_with_side_file"))
+    execute(request(tmp_path, "write"))
     assert left_in(tmp_path) == ["out.bin", "out.bin.receipt.json"]
 
 
-def folder_order(root: Path, *names: str, **more: Any) -> Order:
-    """An order whose outputs are the files of one folder."""
-    one = order(root, **more)
+def folder_request(root: Path, *names: str, **more: Any) -> Request:
+    """A request whose outputs are the files of one folder."""
+    one = request(root, **more)
     outputs = {name: root / "a" / "unit" / name for name in names}
     return replace(one, job=replace(one.job, outputs=outputs), receipt=root / "a" / "unit.receipt.json")
 
 
 def test_a_folder_is_put_in_place_as_one_with_its_receipt_beside_it(tmp_path: Path) -> None:
-    assert run_order(folder_order(tmp_path, "one", "two")).status == "built"
+    assert execute(folder_request(tmp_path, "one", "two")).status == "built"
     receipt = Receipt.read(tmp_path / "a" / "unit.receipt.json")
     assert receipt is not None
     assert set(receipt.outputs) == {"unit/one", "unit/two"}
     assert left_in(tmp_path) == ["unit", "unit.receipt.json"]
-    assert run_order(folder_order(tmp_path, "one", "two")).status == "reused"
+    assert execute(folder_request(tmp_path, "one", "two")).status == "reused"
 
 
 def test_a_folder_that_is_made_again_holds_nothing_of_what_was_there(tmp_path: Path) -> None:
-    run_order(folder_order(tmp_path, "one", "two"))
+    execute(folder_request(tmp_path, "one", "two"))
     (tmp_path / "a" / "unit" / "three").touch()
-    run_order(folder_order(tmp_path, "one", force=True))
+    execute(folder_request(tmp_path, "one", always=True))
     assert [path.name for path in (tmp_path / "a" / "unit").iterdir()] == ["one"]
     assert left_in(tmp_path) == ["unit", "unit.receipt.json"]
 
 
 def test_a_damaged_file_in_a_folder_is_noticed(tmp_path: Path) -> None:
-    run_order(folder_order(tmp_path, "one", "two"))
+    execute(folder_request(tmp_path, "one", "two"))
     (tmp_path / "a" / "unit" / "two").write_text("edited")
-    assert run_order(folder_order(tmp_path, "one", "two")).status == "built"
+    assert execute(folder_request(tmp_path, "one", "two")).status == "built"
 
 
 def test_what_a_killed_run_left_is_cleared_away(tmp_path: Path) -> None:
     (tmp_path / "a" / ".partial" / "out.bin").mkdir(parents=True)
     (tmp_path / "a" / ".partial" / "out.bin" / "junk").write_text("half")
-    run_order(order(tmp_path))
+    execute(request(tmp_path))
     assert left_in(tmp_path) == ["out.bin", "out.bin.receipt.json"]
 
 
@@ -179,8 +187,8 @@ def test_a_run_of_a_step_that_another_run_has_locked_says_that_it_waits_and_then
     held.acquire()
     outcomes: list[str] = []
     waits = threading.Event()
-    monkeypatch.setattr("tasks.progress.say", lambda _: waits.set())
-    run = threading.Thread(target=lambda: outcomes.append(run_order(order(tmp_path)).status), daemon=True)
+    monkeypatch.setattr("tasks.progress.report", lambda _: waits.set())
+    run = threading.Thread(target=lambda: outcomes.append(execute(request(tmp_path)).status), daemon=True)
     run.start()
     assert waits.wait(HANGS_AFTER_SECONDS)
     assert not outcomes
@@ -190,7 +198,7 @@ def test_a_run_of_a_step_that_another_run_has_locked_says_that_it_waits_and_then
 
 
 def test_a_child_that_is_killed_is_reported_with_its_signal_and_its_log(tmp_path: Path) -> None:
-    outcome = run_in_child(order(tmp_path, "die"))
+    outcome = run_in_child(written(request(tmp_path, "die")))
     assert outcome.status == "failed"
     assert "SIGKILL" in outcome.message
     assert str(tmp_path / "log") in outcome.message
@@ -198,15 +206,15 @@ def test_a_child_that_is_killed_is_reported_with_its_signal_and_its_log(tmp_path
 
 
 def test_what_libraries_print_goes_to_the_log(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert run_in_child(order(tmp_path, "chatter")).status == "built"
+    assert run_in_child(written(request(tmp_path, "chatter"))).status == "built"
     assert "chatter" not in "".join(capfd.readouterr())
     assert (tmp_path / "log").read_text() == "chatter on stdout\nchatter on stderr\n"
 
 
-def test_a_step_can_be_run_again_by_hand_from_its_order(tmp_path: Path) -> None:
-    file = tmp_path / "order.json"
-    file.write_text(order(tmp_path).to_json())
-    assert Order.from_json(file.read_text()) == order(tmp_path)
+def test_a_step_can_be_run_again_by_hand_from_its_request(tmp_path: Path) -> None:
+    file = tmp_path / "request.json"
+    request(tmp_path).write(file)
+    assert Request.read(file) == request(tmp_path)
     done = subprocess.run(
         [sys.executable, "-m", "tasks.child.worker", file], capture_output=True, text=True, check=False
     )
@@ -214,8 +222,8 @@ def test_a_step_can_be_run_again_by_hand_from_its_order(tmp_path: Path) -> None:
 
 
 def test_a_failed_step_run_by_hand_ends_with_code_1_and_the_message(tmp_path: Path) -> None:
-    file = tmp_path / "order.json"
-    file.write_text(order(tmp_path, "fail_for_the_user").to_json())
+    file = tmp_path / "request.json"
+    request(tmp_path, "fail_for_the_user").write(file)
     done = subprocess.run(
         [sys.executable, "-m", "tasks.child.worker", file], capture_output=True, text=True, check=False
     )
@@ -226,9 +234,9 @@ def test_a_failed_step_run_by_hand_ends_with_code_1_and_the_message(tmp_path: Pa
 @pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGINT])
 def test_a_child_ends_with_its_parent(tmp_path: Path, kind: signal.Signals) -> None:
     script = (
-        "import sys; from pathlib import Path; from tests.unit.child.test_worker import order; "
+        "import sys; from pathlib import Path; from tests.unit.child.test_worker import request, written; "
         "from tasks.child.launcher import run_in_child\n"
-        "if __name__ == '__main__': run_in_child(order(Path(sys.argv[1]), 'sleep_long'))"
+        "if __name__ == '__main__': run_in_child(written(request(Path(sys.argv[1]), 'sleep_long')))"
     )
     parent = subprocess.Popen([sys.executable, "-c", script, tmp_path], stderr=subprocess.DEVNULL)
     partial = tmp_path / "a" / ".partial" / "out.bin" / "out.bin"
@@ -244,6 +252,6 @@ def test_a_child_ends_with_its_parent(tmp_path: Path, kind: signal.Signals) -> N
 
 
 def test_receipts_are_sorted_json_that_ends_in_a_newline(tmp_path: Path) -> None:
-    run_order(order(tmp_path))
+    execute(request(tmp_path))
     text = (tmp_path / "a" / "out.bin.receipt.json").read_text()
     assert text == json.dumps(json.loads(text), indent=2, sort_keys=True) + "\n"

@@ -1,4 +1,4 @@
-"""The plan is a pure function of the settings: which steps, with which edges, keys and skips."""
+"""The graph is a pure function of the settings: which steps, with which edges, keys and skips."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,12 +8,15 @@ import pytest
 from tasks.errors import ConfigError
 from tasks.freshness.decide import decide
 from tasks.freshness.digests import Digests
-from tasks.pipeline.component_params import Machine
-from tasks.pipeline.graph import merge, plan
+from tasks.pipeline.graph import build, merge
+from tasks.pipeline.graph_inputs import GraphInputs, Machine
+from tasks.pipeline.stage import Earlier, Stage
+from tasks.pipeline.stages.table import STAGES
 from tasks.pipeline.step import Step
 from tasks.settings.compose import load
+from tasks.settings.schema import Component
 
-MACHINE = Machine(plan_obstacle=("no NVIDIA GPU on this machine", "Run it on the GPU that will serve the plan"))
+MACHINE = Machine(build_obstacle=("no NVIDIA GPU on this machine", "Run it on the GPU that will serve the plan"))
 GPU = Machine(cuda=True, gpu="h200-sm90")
 CHECKPOINTS = {"flow": [Path("/ckpt/epoch_1_whole.pt"), Path("/ckpt/epoch_1_whole.yaml")]}
 
@@ -25,9 +28,8 @@ def steps(
     absent: tuple[str, ...] = (),
 ) -> dict[str, Step]:
     configs = load(words, workdir=Path("/w"))
-    plans = [plan(config, machine=machine, checkpoints=checkpoints or {}, absent=absent) for config in configs]
-    merged = merge(plans)
-    return {step.task: step for step in merged}
+    graphs = [build(GraphInputs(config, machine, checkpoints or {}, absent), STAGES) for config in configs]
+    return {step.task: step for step in merge(graphs)}
 
 
 COSYVOICE2 = ("model=cosyvoice2", "model.dir=/m")
@@ -58,25 +60,25 @@ def test_every_input_is_made_by_an_earlier_step_or_lies_outside_the_artifacts() 
 
 
 def test_without_checkpoints_averaging_is_skipped_and_the_folders_weights_are_used() -> None:
-    planned = steps(*COSYVOICE2)
-    skip = planned["average:cosyvoice2/flow"].skip
+    made = steps(*COSYVOICE2)
+    skip = made["average:cosyvoice2/flow"].skip
     assert skip is not None
-    assert not skip.refuses
-    assert planned[f"export_jit:{ENCODER}"].inputs["weights"] == Path("/m/flow.pt")
+    assert not skip.error_if_selected
+    assert made[f"export_jit:{ENCODER}"].inputs["weights"] == Path("/m/flow.pt")
 
 
 def test_with_checkpoints_the_averaged_weights_are_exported() -> None:
-    planned = steps(*COSYVOICE2, checkpoints=CHECKPOINTS)
-    averaged = planned["average:cosyvoice2/flow"].outputs["averaged"]
-    assert planned[f"export_onnx:{ESTIMATOR}"].inputs["weights"] == averaged
-    assert planned[f"verify_onnx:{ESTIMATOR}"].inputs["weights"] == averaged
+    made = steps(*COSYVOICE2, checkpoints=CHECKPOINTS)
+    averaged = made["average:cosyvoice2/flow"].outputs["averaged"]
+    assert made[f"export_onnx:{ESTIMATOR}"].inputs["weights"] == averaged
+    assert made[f"verify_onnx:{ESTIMATOR}"].inputs["weights"] == averaged
 
 
-def test_artifacts_have_the_names_that_the_published_loader_looks_for() -> None:
-    planned = steps(*COSYVOICE2, "precision=fp32,fp16", machine=GPU)
+def test_artifacts_have_the_names_that_the_original_loader_looks_for() -> None:
+    made = steps(*COSYVOICE2, "precision=fp32,fp16", machine=GPU)
     names = {
         str(path).partition("artifacts/cosyvoice2/")[2]
-        for step in planned.values()
+        for step in made.values()
         if step.stage.startswith("export") and not step.skip
         for path in step.outputs.values()
     }
@@ -99,28 +101,28 @@ def test_artifacts_have_the_names_that_the_published_loader_looks_for() -> None:
 def test_a_plan_that_cannot_be_built_here_is_skipped_with_reason_and_remedy() -> None:
     skip = steps(*COSYVOICE2)[f"export_plan:{ESTIMATOR}"].skip
     assert skip is not None
-    assert (skip.reason, skip.remedy, skip.refuses) == (*(MACHINE.plan_obstacle or ()), True)
+    assert (skip.reason, skip.remedy, skip.error_if_selected) == (*(MACHINE.build_obstacle or ()), True)
 
 
 def test_preflight_comes_before_a_plan_is_built() -> None:
-    planned = steps(*COSYVOICE2, machine=GPU)
-    assert planned[f"export_plan:{ESTIMATOR}"].after == (f"preflight:{ESTIMATOR}",)
-    assert planned[f"preflight:{ESTIMATOR}"].skip is None
+    made = steps(*COSYVOICE2, machine=GPU)
+    assert made[f"export_plan:{ESTIMATOR}"].after == (f"preflight:{ESTIMATOR}",)
+    assert made[f"preflight:{ESTIMATOR}"].skip is None
 
 
-def test_what_the_model_feeds_its_estimator_is_recorded_once_and_tried_by_every_verification() -> None:
-    planned = steps(*COSYVOICE2, "precision=fp32,fp16", machine=GPU)
-    (recording,) = (step for step in planned.values() if step.stage == "record")
-    tried_by = {task for task, step in planned.items() if step.inputs.get("recorded") == recording.outputs["recorded"]}
-    assert tried_by == {task for task in planned if task.startswith("verify") and "flow.decoder.estimator" in task}
+def test_what_the_model_gives_its_estimator_is_recorded_once_and_tried_by_every_verification() -> None:
+    made = steps(*COSYVOICE2, "precision=fp32,fp16", machine=GPU)
+    (recording,) = (step for step in made.values() if step.stage == "record")
+    tried_by = {task for task, step in made.items() if step.inputs.get("recorded") == recording.outputs["recorded"]}
+    assert tried_by == {task for task in made if task.startswith("verify") and "flow.decoder.estimator" in task}
 
 
 def test_recordings_of_the_user_are_tried_as_well_and_the_models_own_can_be_left_out() -> None:
     words = ("model.components.flow_decoder_estimator.recordings=[a.pt,/b.pt]", "verify.real_inputs=false")
-    planned = steps(*COSYVOICE2, *words)
-    recorded = {role: path for role, path in planned[f"verify_onnx:{ESTIMATOR}"].inputs.items() if "recorded" in role}
+    made = steps(*COSYVOICE2, *words)
+    recorded = {role: path for role, path in made[f"verify_onnx:{ESTIMATOR}"].inputs.items() if "recorded" in role}
     assert recorded == {"recorded 1": Path("/w/a.pt"), "recorded 2": Path("/b.pt")}
-    assert not [step for step in planned.values() if step.stage == "record"]
+    assert not [step for step in made.values() if step.stage == "record"]
 
 
 def test_where_the_timing_cache_lies_and_how_many_contexts_run_change_no_step() -> None:
@@ -156,8 +158,8 @@ def test_required_plans_are_not_skipped() -> None:
 def test_with_plans_turned_off_their_steps_say_so_also_where_they_could_be_built(stage: str) -> None:
     skip = steps(*COSYVOICE2, "tensorrt.mode=off", machine=GPU)[f"{stage}:{ESTIMATOR}"].skip
     assert skip is not None
-    assert skip.text == "tensorrt.mode=off: no plans are wanted. Say tensorrt.mode=auto"
-    assert skip.refuses
+    assert skip.text == "tensorrt.mode=off: no plans are wanted. Set tensorrt.mode=auto"
+    assert skip.error_if_selected
 
 
 def test_an_axis_is_a_parameter_only_of_steps_whose_tensors_have_it() -> None:
@@ -182,9 +184,9 @@ def test_the_automatic_exporter_is_the_one_that_can_write_the_opset(opset: int, 
 
 
 def test_a_sweep_over_models_and_precisions_is_the_union_of_their_steps() -> None:
-    planned = steps("model=demo,cosyvoice2", "model.dir=/m", "precision=fp32,fp16")
-    assert len([task for task in planned if task.startswith("export_onnx:") and "estimator" in task]) == 4
-    assert len([task for task in planned if task.startswith("train:")]) == 1
+    made = steps("model=demo,cosyvoice2", "model.dir=/m", "precision=fp32,fp16")
+    assert len([task for task in made if task.startswith("export_onnx:") and "estimator" in task]) == 4
+    assert len([task for task in made if task.startswith("train:")]) == 1
 
 
 def test_a_sweep_that_builds_one_step_in_two_ways_is_refused_with_both_values() -> None:
@@ -194,13 +196,13 @@ def test_a_sweep_that_builds_one_step_in_two_ways_is_refused_with_both_values() 
 
 
 def test_a_component_is_skipped_in_precisions_it_is_not_exported_in() -> None:
-    planned = steps(*COSYVOICE2, "precision=fp32,fp16")
-    assert planned["export_onnx:cosyvoice2/hift.fp32"].skip is None
+    made = steps(*COSYVOICE2, "precision=fp32,fp16")
+    assert made["export_onnx:cosyvoice2/hift.fp32"].skip is None
     for stage in ("export_onnx", "verify_onnx"):
-        skip = planned[f"{stage}:cosyvoice2/hift.fp16"].skip
+        skip = made[f"{stage}:cosyvoice2/hift.fp16"].skip
         assert skip is not None
         assert skip.reason.startswith("hift is exported in fp32 only: ")
-        assert (skip.refuses, skip.refuses_by_name) == (False, True)
+        assert (skip.error_if_selected, skip.error_if_named) == (False, True)
 
 
 @pytest.mark.parametrize("word", ["artifacts=/one,/two", "tensorrt.timing_cache=/one,/two"])
@@ -213,19 +215,19 @@ def test_a_sweep_over_folders_is_refused_with_both_of_them(word: str) -> None:
 
 
 def test_in_a_sweep_the_demo_does_not_read_the_other_models_folder() -> None:
-    planned = steps("model=demo,cosyvoice2", "model.dir=/m")
-    assert {task: step for task, step in planned.items() if "demo/" in task} == steps()
+    made = steps("model=demo,cosyvoice2", "model.dir=/m")
+    assert {task: step for task, step in made.items() if "demo/" in task} == steps()
 
 
 def test_checkpoints_given_for_a_trained_part_are_averaged_instead_of_training() -> None:
-    planned = steps(checkpoints=CHECKPOINTS)
-    assert not [task for task in planned if task.startswith("train")]
-    assert list(planned["average:demo/flow"].inputs.values()) == CHECKPOINTS["flow"]
+    made = steps(checkpoints=CHECKPOINTS)
+    assert not [task for task in made if task.startswith("train")]
+    assert list(made["average:demo/flow"].inputs.values()) == CHECKPOINTS["flow"]
 
 
 def test_what_is_made_of_a_part_that_the_folder_does_not_have_is_skipped() -> None:
-    planned = steps(*COSYVOICE2, absent=("hift",))
-    skipped = {task: step.skip.reason for task, step in planned.items() if step.skip and "hift" in task}
+    made = steps(*COSYVOICE2, absent=("hift",))
+    skipped = {task: step.skip.reason for task, step in made.items() if step.skip and "hift" in task}
     reason = "the model folder has no hift.pt"
     assert skipped == {
         "average:cosyvoice2/hift": "no checkpoints given for hift.pt; the model folder has none",
@@ -235,14 +237,14 @@ def test_what_is_made_of_a_part_that_the_folder_does_not_have_is_skipped() -> No
 
 
 def test_a_part_with_checkpoints_to_average_need_not_be_in_the_folder() -> None:
-    planned = steps(*COSYVOICE2, absent=("flow",), checkpoints=CHECKPOINTS)
-    assert planned[f"export_jit:{ENCODER}"].skip is None
+    made = steps(*COSYVOICE2, absent=("flow",), checkpoints=CHECKPOINTS)
+    assert made[f"export_jit:{ENCODER}"].skip is None
 
 
 def test_the_folder_for_vllm_is_one_step_whatever_the_precisions() -> None:
-    planned = steps(*COSYVOICE2, "precision=fp32,fp16")
-    assert [task for task in planned if "vllm" in task] == ["export_vllm:cosyvoice2/llm", "verify_vllm:cosyvoice2/llm"]
-    export, verify = (planned[f"{stage}:cosyvoice2/llm"] for stage in ("export_vllm", "verify_vllm"))
+    made = steps(*COSYVOICE2, "precision=fp32,fp16")
+    assert [task for task in made if "vllm" in task] == ["export_vllm:cosyvoice2/llm", "verify_vllm:cosyvoice2/llm"]
+    export, verify = (made[f"{stage}:cosyvoice2/llm"] for stage in ("export_vllm", "verify_vllm"))
     assert str(export.receipt).endswith("artifacts/cosyvoice2/vllm.receipt.json")
     assert set(export.outputs.values()) <= set(verify.inputs.values())
     assert export.inputs["config.json"] == Path("/m/CosyVoice-BlankEN/config.json")
@@ -262,11 +264,11 @@ def test_the_folder_for_vllm_is_one_step_whatever_the_precisions() -> None:
 def test_what_the_folder_for_vllm_lacks_is_told_and_an_error_where_it_was_asked_for(
     machine: Machine, absent: tuple[str, ...], reason: str
 ) -> None:
-    planned = steps(*COSYVOICE2, machine=machine, absent=absent)
+    made = steps(*COSYVOICE2, machine=machine, absent=absent)
     for stage in ("export_vllm", "verify_vllm"):
-        skip = planned[f"{stage}:cosyvoice2/llm"].skip
+        skip = made[f"{stage}:cosyvoice2/llm"].skip
         assert skip is not None
-        assert (skip.reason, skip.refuses) == (reason, True)
+        assert (skip.reason, skip.error_if_selected) == (reason, True)
 
 
 def test_the_demo_has_no_part_but_its_flow() -> None:
@@ -276,21 +278,38 @@ def test_the_demo_has_no_part_but_its_flow() -> None:
 
 
 def test_a_method_is_verified_piece_by_piece_only_where_the_file_has_it() -> None:
-    planned = steps("model=cosyvoice", "model.dir=/m")
-    streams = {
-        task: step.params["component"]["stream"]["method"]
-        for task, step in planned.items()
-        if "stream" in step.params.get("component", {})
+    made = steps("model=cosyvoice", "model.dir=/m")
+    chunked = {
+        task: step.params["component"]["chunked"]["method"]
+        for task, step in made.items()
+        if "chunked" in step.params.get("component", {})
     }
-    assert streams == {"verify_jit:cosyvoice/llm.llm.fp32": "forward_chunk"}
+    assert chunked == {"verify_jit:cosyvoice/llm.llm.fp32": "forward_chunk"}
 
 
 def test_another_order_of_a_components_inputs_is_another_key() -> None:
     component = steps(*COSYVOICE2)[f"export_onnx:{ESTIMATOR}"].params["component"]
-    assert component["order"] == ["x", "mask", "mu", "t", "spks", "cond", "estimator_out"]
+    assert component["argument_order"] == ["x", "mask", "mu", "t", "spks", "cond", "estimator_out"]
 
 
 def test_two_steps_never_write_the_same_file() -> None:
-    planned = steps("model=demo,cosyvoice2", "model.dir=/m", "precision=fp32,fp16", machine=GPU)
-    outputs = [path for step in planned.values() for path in step.outputs.values()]
+    made = steps("model=demo,cosyvoice2", "model.dir=/m", "precision=fp32,fp16", machine=GPU)
+    outputs = [path for step in made.values() for path in step.outputs.values()]
     assert len(outputs) == len(set(outputs))
+
+
+def test_a_stage_named_twice_is_refused_with_its_name() -> None:
+    (config,) = load((), workdir=Path("/w"))
+    with pytest.raises(ConfigError) as caught:
+        build(GraphInputs(config, MACHINE, {}), [*STAGES, STAGES[0], STAGES[3]])
+    assert [problem.split(":")[0] for problem in caught.value.problems] == ["stage export_jit", "stage train"]
+
+
+def test_a_new_stage_is_one_row_and_sees_the_earlier_steps_of_its_component() -> None:
+    def step(graph: GraphInputs, component: Component, earlier: Earlier) -> Step | None:
+        export = earlier.get("export_onnx")
+        return replace(export, stage="sign") if export and component.name == "flow.decoder.estimator" else None
+
+    (config,) = load((), workdir=Path("/w"))
+    made = build(GraphInputs(config, MACHINE, {}), [*STAGES, Stage("sign", "sign .onnx files", step)])
+    assert [one.task for one in made if one.stage == "sign"] == ["sign:demo/flow.decoder.estimator.fp32"]

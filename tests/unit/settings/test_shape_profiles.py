@@ -2,12 +2,10 @@
 
 import pytest
 
+from tasks.settings.component import AxisSpec
 from tasks.settings.shape_profiles import complete_profiles, corners, profile_problems
 
-AXES = {
-    "frames": {"min": 4, "opt": 500, "max": 3000, "least": 2},
-    "batch": {"min": 2, "opt": 2, "max": 2, "multiple_of": 2},
-}
+AXES = {"frames": AxisSpec(4, 500, 3000, least=2), "batch": AxisSpec(2, 2, 2, multiple_of=2)}
 
 
 def test_the_axis_table_alone_gives_one_profile():
@@ -40,7 +38,7 @@ def test_sound_profiles_have_no_problem():
         ({"profile": {"frames": [1, 4, 8]}}, "tensorrt.profile.frames=[1, 4, 8]: min is below 2, the smallest size"),
         (
             {"profile": {"frame": [4, 5, 6]}},
-            "tensorrt.profile.frame: no such axis; what becomes a plan has batch, frames",
+            "tensorrt.profile.frame: no such axis; axes of the TensorRT components: batch, frames",
         ),
         ({"profile": {"frames": [4, 500]}}, "tensorrt.profile.frames=[4, 500]: needs three whole numbers"),
         ({"profile": {"frames": "4,5,6"}}, "tensorrt.profile.frames=4,5,6: needs three whole numbers"),
@@ -57,7 +55,7 @@ def test_an_impossible_profile_is_refused_by_its_settings_name(settings, expecte
 
 
 def test_a_range_that_the_axis_table_gives_is_refused_by_the_tables_name():
-    odd = AXES | {"batch": {"min": 2, "opt": 2, "max": 33, "multiple_of": 2}}
+    odd = AXES | {"batch": AxisSpec(2, 2, 33, multiple_of=2)}
     several = {"profile": {"frames": [4, 8, 9]}, "profiles": [{"frames": [4, 5, 6]}, {"frames": [4, 5, 7]}]}
     for settings in ({}, {"profile": {"frames": [4, 5, 6]}}, several):
         (problem,) = profile_problems(odd, settings)
@@ -70,7 +68,7 @@ def test_a_range_that_every_profile_takes_over_is_refused_once_and_by_its_own_na
     assert problem.startswith("tensorrt.profile.batch=[2, 3, 4]")
 
 
-def test_all_problems_are_told_at_once():
+def test_all_problems_are_listed_at_once():
     assert len(profile_problems(AXES, {"profile": {"frames": [9, 8, 7], "batch": [1, 1, 1]}})) == 2
 
 

@@ -1,1 +1,1 @@
-"""Encoders of token sequences: transformer, conformer, up-sampling, look-ahead. Heavy."""
+"""Encoders of token sequences: transformer, conformer, upsampling, look-ahead. Heavy."""

@@ -1,29 +1,24 @@
-"""CosyVoice 1's conformer encoder, of text (causal) and of speech tokens (bidirectional)."""
+"""The conformer encoder of CosyVoice 1, for text (causal) and for speech tokens (bidirectional)."""
 
 from typing import Literal
 
 from tasks.models.cosyvoice.encoder.conformer_layer import ConvolutionOptions, FullConformerLayer
 from tasks.models.cosyvoice.encoder.espnet import EspnetEncoder
 from tasks.models.cosyvoice.encoder.espnet_layers import (
+    ESPNET_OPTIONS,
     ConformerLayer,
     InputProjection,
     LayerOptions,
     is_legacy,
-    require_published,
+    require_supported,
 )
-
-PUBLISHED = {
-    "normalize_before": True,
-    "pos_enc_layer_type": "rel_pos_espnet",
-    "selfattention_layer_type": "rel_selfattn",
-    "use_dynamic_chunk": False,
-    "use_dynamic_left_chunk": False,
-    "global_cmvn": None,
-}
 
 
 class ConformerEncoder(EspnetEncoder):
-    """Constructor arguments and defaults as published; what a YAML leaves out is that, even where it is refused."""
+    """Constructor arguments and defaults are those of the original implementation.
+
+    Where the original default is not supported, leaving the option out is an error.
+    """
 
     def __init__(
         self,
@@ -48,7 +43,7 @@ class ConformerEncoder(EspnetEncoder):
         key_bias: bool = True,
         **others: object,
     ) -> None:
-        require_published("ConformerEncoder", others | {"pos_enc_layer_type": pos_enc_layer_type}, PUBLISHED)
+        require_supported("ConformerEncoder", others | {"pos_enc_layer_type": pos_enc_layer_type}, ESPNET_OPTIONS)
         options = LayerOptions(
             attention_heads, linear_units, dropout_rate, attention_dropout_rate, key_bias, activation_type
         )

@@ -1,6 +1,6 @@
-"""Conformer layers with the options that no shipped model uses: a first half feed-forward, a convolution.
+"""Conformer layers with options that no released model uses: macaron feed-forward and convolution.
 
-Conformer, Gulati et al. 2020 (arXiv:2005.08100). State-dict names are the published ones.
+Conformer, Gulati et al. 2020 (arXiv:2005.08100). State-dict names are those of the original implementation.
 """
 
 from dataclasses import dataclass
@@ -19,28 +19,28 @@ NORMS = {"batch_norm": nn.BatchNorm1d, "layer_norm": ChannelLayerNorm}
 
 @dataclass(frozen=True)
 class ConvolutionOptions:
-    """Of the depthwise convolution: its kernel, its norm, and whether it sees only the past."""
+    """Kernel size and norm of the depthwise convolution, and whether it is causal."""
 
     kernel_size: int
     norm: Literal["batch_norm", "layer_norm"]
     causal: bool
 
     def check(self) -> None:
-        """Refuse what cannot be built.
+        """Validate the options.
 
         Raises:
-            UserError: an unknown norm, or a kernel without a centre.
+            UserError: the norm is unknown, or the kernel of a centred convolution has an even size.
         """
         if self.norm not in NORMS:
             raise UserError(
-                "no such norm", where="cnn_module_norm", value=self.norm, remedy=f"Use {' or '.join(NORMS)}"
+                "unknown norm", where="cnn_module_norm", value=self.norm, remedy=f"Use {' or '.join(NORMS)}"
             )
         if not self.causal and self.kernel_size % 2 == 0:
             raise UserError(
-                "a convolution that sees both sides needs an odd kernel",
+                "a convolution that is not causal needs an odd kernel size",
                 where="cnn_module_kernel",
                 value=self.kernel_size,
-                remedy="Make it odd, or set causal: True",
+                remedy="Set an odd size or causal: True",
             )
 
 
@@ -59,12 +59,12 @@ class ConvolutionModule(nn.Module):
         self.activation = activation
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
-        """(B, T, D) -> (B, T, D), with padding, where bool (B, 1, T) ``valid`` is False, taken for zeros."""
+        """(B, T, D) -> (B, T, D); positions where ``valid``, bool (B, 1, T), is False count as zeros."""
         x = x.transpose(1, 2).masked_fill(~valid, 0.0)
         return self._convolved(F.pad(x, (self.past, 0))).masked_fill(~valid, 0.0).transpose(1, 2)
 
     def forward_cached(self, x: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, T, D) after ``before`` (B, D, kernel - 1), empty at the start -> (B, T, D) and the next ``before``."""
+        """(B, T, D) and ``before`` (B, D, kernel - 1), empty at the start -> (B, T, D) and the next ``before``."""
         x = x.transpose(1, 2)
         if self.past == 0:
             return self._convolved(x).transpose(1, 2), torch.zeros(0, 0, 0, dtype=x.dtype, device=x.device)
@@ -77,7 +77,7 @@ class ConvolutionModule(nn.Module):
 
 
 class FullConformerLayer(ConformerLayer):
-    """[half a feed-forward,] attention, [convolution,] [half a] feed-forward[, and a last norm after a convolution]."""
+    """[half feed-forward,] attention, [convolution,] [half] feed-forward[, and a final norm with a convolution]."""
 
     def __init__(
         self, width: int, options: LayerOptions, *, macaron: bool, convolution: ConvolutionOptions | None

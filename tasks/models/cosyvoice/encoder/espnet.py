@@ -1,6 +1,6 @@
 """The ESPnet-style encoder of CosyVoice 1: whole sequences at once, or chunk by chunk with a growing cache.
 
-A subclass says which layers it is made of; parameter names are the published ones.
+A subclass provides the layers; parameter names are those of the original implementation.
 """
 
 import torch
@@ -33,7 +33,7 @@ class EspnetEncoder(nn.Module):
 
     @torch.jit.unused
     def forward_is_causal(self) -> bool:
-        """Whether ``forward`` on a whole sequence gives what ``forward_chunk`` gives position by position."""
+        """Whether ``forward`` on a whole sequence equals ``forward_chunk`` position by position."""
         return self.static_chunk_size == 1
 
     def sizes(self) -> dict[str, int]:
@@ -50,8 +50,8 @@ class EspnetEncoder(nn.Module):
         Args:
             xs: (B, T, input_size).
             xs_lens: int (B,), valid positions of each item.
-            decoding_chunk_size, num_decoding_left_chunks: published and without effect in the shipped models, where
-                ``static_chunk_size`` alone decides how far ahead a position sees (1: not at all; 0: everything).
+            decoding_chunk_size, num_decoding_left_chunks: kept for compatibility with the original implementation;
+                ignored. ``static_chunk_size`` limits how far ahead a position sees (1: not at all; 0: no limit).
 
         Returns:
             (B, T, width) and the padding mask, bool (B, 1, T), True on valid positions.
@@ -65,7 +65,7 @@ class EspnetEncoder(nn.Module):
         return self.after_norm(x), valid
 
     @torch.jit.export
-    def forward_chunk(  # noqa: PLR0917 - the published order, which C++ callers rely on
+    def forward_chunk(  # noqa: PLR0917 - the original order, which C++ callers rely on
         self,
         xs: Tensor,
         offset: int,
@@ -78,15 +78,15 @@ class EspnetEncoder(nn.Module):
 
         Args:
             xs: (1, T, input_size).
-            offset: published and without effect: positions are relative.
-            required_cache_size: how many positions the next call may look back on; negative for all.
+            offset: kept for compatibility with the original implementation; ignored, as positions are relative.
+            required_cache_size: number of positions to keep for the next call; negative for all.
             att_cache: (layers, heads, t, 2 * width / heads), keys and values side by side; (0, 0, 0, 0) at the start.
-            cnn_cache: what the call before returned, (0, 0, 0, 0) at the start.
-            att_mask: bool (1, T or 1, t + T or 1), True where a position may look; (0, 0, 0) for everywhere.
+            cnn_cache: the value returned by the previous call, (0, 0, 0, 0) at the start.
+            att_mask: bool (1, T or 1, t + T or 1), True where a position may attend; (0, 0, 0) for no mask.
 
         Returns:
-            (1, T, width), the grown att_cache, cnn_cache (layers, 1, width, kernel - 1) of causal convolutions or
-            (layers, 0, 0, 0) without.
+            (1, T, width), the extended att_cache, and cnn_cache: (layers, 1, width, kernel - 1) with causal
+            convolutions, else (layers, 0, 0, 0).
         """
         x = self.embed(xs)
         keys = att_cache.size(2) + xs.size(1)

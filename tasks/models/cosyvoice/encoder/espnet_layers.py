@@ -1,6 +1,6 @@
-"""The pieces of ESPnet-style encoders: input projection, feed-forward, and the two pre-norm layers.
+"""Building blocks of ESPnet-style encoders: input projection, feed-forward, and the two pre-norm layers.
 
-Shared by CosyVoice 1's language model and encoders and by CosyVoice 2's encoder.
+Shared by the language model and encoders of CosyVoice 1 and by the encoder of CosyVoice 2.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from tasks.errors import UserError
 from tasks.models.cosyvoice.encoder.rel_attention import RelPositionAttention
 
-# Published options that only say how a model is trained, or shape the convolutions that no shipped model has.
-WITHOUT_EFFECT = (
+# Original options that affect training alone, or convolutions that no released model has.
+IGNORED_OPTIONS = (
     "gradient_checkpointing",
     "cnn_module_kernel",
     "cnn_module_norm",
@@ -28,11 +28,20 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "gelu": nn.GELU,
 }
 INPUT_LAYERS = ("linear", "linear_legacy")
+# The only supported values of options of the CosyVoice 1 encoders.
+ESPNET_OPTIONS = {
+    "normalize_before": True,
+    "pos_enc_layer_type": "rel_pos_espnet",
+    "selfattention_layer_type": "rel_selfattn",
+    "use_dynamic_chunk": False,
+    "use_dynamic_left_chunk": False,
+    "global_cmvn": None,
+}
 
 
 @dataclass(frozen=True)
 class LayerOptions:
-    """Sizes, dropout rates and the activation common to the layers of one encoder."""
+    """Sizes, dropout rates and activation, common to the layers of one encoder."""
 
     heads: int
     hidden: int
@@ -43,19 +52,19 @@ class LayerOptions:
 
 
 def activation_of(name: str) -> nn.Module:
-    """The activation that a YAML names.
+    """A new activation of the name used in a YAML.
 
     Raises:
-        UserError: there is none of that name.
+        UserError: the name is unknown.
     """
     if name not in ACTIVATIONS:
         remedy = f"Use one of {', '.join(ACTIVATIONS)}"
-        raise UserError("no such activation", where="activation_type", value=name, remedy=remedy)
+        raise UserError("unknown activation", where="activation_type", value=name, remedy=remedy)
     return ACTIVATIONS[name]()
 
 
 class InputProjection(nn.Module):
-    """Linear, LayerNorm, dropout (and ReLU for "linear_legacy"), then the scaling by sqrt(D) of relative encodings."""
+    """Linear, LayerNorm, dropout (and ReLU for "linear_legacy"), then scaling by sqrt(D) as for relative encodings."""
 
     def __init__(
         self, input_size: int, width: int, *, dropout: float, positional_dropout: float, relu: bool = False
@@ -86,7 +95,7 @@ class FeedForward(nn.Module):
 
 
 class PreNormLayer(nn.Module):
-    """x + attention(norm(x)), then x + feed_forward(norm(x)); the two norms are named by the subclass."""
+    """x + attention(norm(x)), then x + feed_forward(norm(x)); the subclass names the two norms."""
 
     def __init__(self, width: int, options: LayerOptions) -> None:
         super().__init__()
@@ -98,14 +107,14 @@ class PreNormLayer(nn.Module):
         self.dropout = nn.Dropout(options.dropout)
 
     def forward(self, x: Tensor, bias: Tensor, positions: Tensor, valid: Tensor) -> Tensor:
-        """Shapes as in RelPositionAttention.forward; ``valid`` bool (B, 1, T) is for layers that also convolve."""
+        """Shapes as in RelPositionAttention.forward; ``valid``, bool (B, 1, T), is for layers with a convolution."""
         x = x + self.dropout(self.self_attn(self.attention_norm(x), bias, positions))
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
 
     def forward_cached(
         self, x: Tensor, bias: Tensor, positions: Tensor, cache: Tensor, before: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Shapes as in RelPositionAttention.forward_cached; ``before`` is for layers that also convolve."""
+        """Shapes as in RelPositionAttention.forward_cached; ``before`` is for layers with a convolution."""
         attended, cache = self.self_attn.forward_cached(self.attention_norm(x), bias, positions, cache)
         x = x + self.dropout(attended)
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x))), cache, before
@@ -118,7 +127,7 @@ class PreNormLayer(nn.Module):
 
 
 class ConformerLayer(PreNormLayer):
-    """A layer under a conformer's parameter names (no convolution, no macaron)."""
+    """A layer with the parameter names of a conformer (no convolution, no macaron)."""
 
     def __init__(self, width: int, options: LayerOptions) -> None:
         super().__init__(width, options)
@@ -133,7 +142,7 @@ class ConformerLayer(PreNormLayer):
 
 
 class TransformerLayer(PreNormLayer):
-    """A layer under a transformer's parameter names."""
+    """A layer with the parameter names of a transformer."""
 
     def __init__(self, width: int, options: LayerOptions) -> None:
         super().__init__(width, options)
@@ -148,31 +157,31 @@ class TransformerLayer(PreNormLayer):
 
 
 def is_legacy(input_layer: str) -> bool:
-    """Whether an input layer of a YAML ends in a ReLU.
+    """Whether the named input layer ends in a ReLU.
 
     Raises:
-        UserError: it is not a linear one.
+        UserError: the input layer is not linear.
     """
     if input_layer not in INPUT_LAYERS:
         remedy = f"Use {' or '.join(INPUT_LAYERS)}"
-        raise UserError("no such input layer here", where="input_layer", value=input_layer, remedy=remedy)
+        raise UserError("unsupported input layer", where="input_layer", value=input_layer, remedy=remedy)
     return input_layer == "linear_legacy"
 
 
-def require_published(encoder: str, options: Mapping[str, object], published: Mapping[str, object]) -> None:
-    """Refuse options of a YAML that no shipped model uses and these layers do not have.
+def require_supported(encoder: str, options: Mapping[str, object], supported: Mapping[str, object]) -> None:
+    """Check options that have only one supported value.
 
     Raises:
-        UserError: an option is not known, or differs from the only value that is implemented.
+        UserError: an option is unknown, or differs from the supported value.
     """
     for name, value in options.items():
-        if name in WITHOUT_EFFECT:
+        if name in IGNORED_OPTIONS:
             continue
-        if name not in published or published[name] != value:
-            only = f"only {name}={published[name]!r}" if name in published else f"no option {name}"
+        if name not in supported or supported[name] != value:
+            problem = f"supports only {name}={supported[name]!r}" if name in supported else f"has no option {name}"
             raise UserError(
-                f"{encoder} has {only}",
+                f"{encoder} {problem}",
                 where=name,
                 value=value,
-                remedy="Use an encoder configured as in the published CosyVoice models",
+                remedy="Use the configuration of the original CosyVoice models",
             )

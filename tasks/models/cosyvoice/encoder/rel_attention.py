@@ -1,6 +1,6 @@
 """Multi-head self-attention with relative positions (Transformer-XL), with an optional key/value cache.
 
-State-dict names are those of the published CosyVoice encoders ("rel_selfattn").
+State-dict names are those of the original implementation ("rel_selfattn").
 """
 
 import torch
@@ -39,7 +39,7 @@ class RelPositionAttention(nn.Module):
         return self._attend(x, self._split(self.linear_k(x)), self._split(self.linear_v(x)), bias, positions)
 
     def forward_cached(self, x: Tensor, bias: Tensor, positions: Tensor, cache: Tensor) -> tuple[Tensor, Tensor]:
-        """Attend from x (B, T, D) to the cached and the new keys, n in all.
+        """Attend from x (B, T, D) to the cached and the new keys, n in total.
 
         Args:
             cache: (B, heads, n-T, 2d), keys and values side by side; n = T for none.
@@ -47,7 +47,7 @@ class RelPositionAttention(nn.Module):
             positions: relative positions n-1 ... -(n-1) as (1, 2n-1, D).
 
         Returns:
-            (B, T, D) and the grown cache (B, heads, n, 2d).
+            (B, T, D) and the extended cache (B, heads, n, 2d).
         """
         key = torch.cat((cache[..., : self.head_width], self._split(self.linear_k(x))), dim=2)
         value = torch.cat((cache[..., self.head_width :], self._split(self.linear_v(x))), dim=2)
@@ -55,7 +55,7 @@ class RelPositionAttention(nn.Module):
 
     def _attend(self, x: Tensor, key: Tensor, value: Tensor, bias: Tensor, positions: Tensor) -> Tensor:
         query = self.linear_q(x).view(x.size(0), -1, self.heads, self.head_width)
-        # The last rows of the table belong to keys that lie further back than any query looks.
+        # The last rows of the table belong to distances that no pair of query and key has.
         position = self._split(self.linear_pos(positions[:, : key.size(2) + x.size(1) - 1]))
         by_position = (query + self.pos_bias_v).transpose(1, 2) @ position.transpose(2, 3)
         attended = attend(
@@ -74,7 +74,7 @@ class RelPositionAttention(nn.Module):
 def shift_relative(scores: Tensor, keys: int) -> Tensor:
     """Scores by relative position -> by key, (B, h, T, n+T-1) -> (B, h, T, n): out[i, j] = scores[i, j + T-1-i].
 
-    One padded column turns the shift of each row by one into a cut at the front of all rows laid end to end.
+    With one padded column, the shift of each row by one is a cut at the front of the flattened rows.
     """
     rows = scores.size(2)
     end_to_end = F.pad(scores, (1, 0)).flatten(2)[:, :, rows:]

@@ -1,26 +1,21 @@
-"""CosyVoice 1's language model body: a transformer that decodes chunk by chunk with a cache."""
+"""The transformer of the CosyVoice 1 language model, which can decode chunk by chunk with a cache."""
 
 from tasks.models.cosyvoice.encoder.espnet import EspnetEncoder
 from tasks.models.cosyvoice.encoder.espnet_layers import (
+    ESPNET_OPTIONS,
     InputProjection,
     LayerOptions,
     TransformerLayer,
     is_legacy,
-    require_published,
+    require_supported,
 )
-
-PUBLISHED = {
-    "normalize_before": True,
-    "pos_enc_layer_type": "rel_pos_espnet",
-    "selfattention_layer_type": "rel_selfattn",
-    "use_dynamic_chunk": False,
-    "use_dynamic_left_chunk": False,
-    "global_cmvn": None,
-}
 
 
 class TransformerEncoder(EspnetEncoder):
-    """Constructor arguments and defaults as published; what a YAML leaves out is that, even where it is refused."""
+    """Constructor arguments and defaults are those of the original implementation.
+
+    Where the original default is not supported, leaving the option out is an error.
+    """
 
     def __init__(
         self,
@@ -45,7 +40,7 @@ class TransformerEncoder(EspnetEncoder):
             "pos_enc_layer_type": pos_enc_layer_type,
             "selfattention_layer_type": selfattention_layer_type,
         }
-        require_published("TransformerEncoder", others, PUBLISHED)
+        require_supported("TransformerEncoder", others, ESPNET_OPTIONS)
         options = LayerOptions(
             attention_heads, linear_units, dropout_rate, attention_dropout_rate, key_bias, activation_type
         )

@@ -1,6 +1,6 @@
-"""CosyVoice 2's flow encoder: conformer layers at the token rate, then at twice that rate.
+"""The flow encoder of CosyVoice 2: conformer layers at the token rate, then at twice that rate.
 
-State-dict names are the published ones; the widths that upstream fixes at 512 follow ``output_size`` here.
+State-dict names are those of the original implementation; widths that are 512 there follow ``output_size`` here.
 """
 
 import torch.nn.functional as F
@@ -10,7 +10,7 @@ from tasks.models.cosyvoice.encoder.espnet_layers import (
     ConformerLayer,
     InputProjection,
     LayerOptions,
-    require_published,
+    require_supported,
 )
 from tasks.models.cosyvoice.encoder.lookahead import PreLookaheadLayer
 from tasks.models.cosyvoice.encoder.positions import relative_positions
@@ -18,7 +18,7 @@ from tasks.models.cosyvoice.masks import attention_bias, attention_mask, valid_m
 
 UP_LAYERS = 4
 STRIDE = 2
-PUBLISHED = {
+SUPPORTED = {  # the only supported values
     "normalize_before": True,
     "input_layer": "linear",
     "pos_enc_layer_type": "rel_pos_espnet",
@@ -64,8 +64,8 @@ class UpsampleConformerEncoder(nn.Module):
         **unused: object,
     ) -> None:
         super().__init__()
-        require_published("UpsampleConformerEncoder", unused, PUBLISHED)
-        if input_size != output_size:  # published, too, the second projection takes what the first has made
+        require_supported("UpsampleConformerEncoder", unused, SUPPORTED)
+        if input_size != output_size:  # both projections have the same input width in the original implementation, too
             raise ValueError(f"input_size {input_size} and output_size {output_size} must be equal")
         self.input_size, self.width = input_size, output_size
         self.static_chunk_size = static_chunk_size
@@ -95,9 +95,9 @@ class UpsampleConformerEncoder(nn.Module):
 
         Args:
             xs: (B, T, input_size).
-            xs_lens: int (B,), valid positions of each item (look-ahead tokens may be counted in).
+            xs_lens: int (B,), valid positions of each item (look-ahead tokens may be included).
             context: (B, pre_lookahead_len, input_size), the embeddings that follow xs; None or empty for none.
-            streaming: let a position see no further than its own chunk.
+            streaming: limit attention to the end of the position's own chunk.
 
         Returns:
             (B, 2T, output_size) and the padding mask, bool (B, 1, 2T), True on valid positions.

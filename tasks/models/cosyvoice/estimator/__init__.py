@@ -1,1 +1,1 @@
-"""Estimators of the flow's velocity: UNet and DiT. Heavy."""
+"""Estimators of the velocity of a flow: UNet and DiT. Heavy."""

@@ -1,4 +1,4 @@
-"""CosyVoice 3's estimator: a diffusion transformer that predicts the flow's velocity, whole or in chunks."""
+"""The estimator of CosyVoice 3: a diffusion transformer that predicts the velocity of the flow."""
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +17,13 @@ from tasks.models.cosyvoice.masks import attention_bias, attention_mask
 
 
 class DiT(nn.Module):
-    """State-dict names and constructor arguments as published.
+    """Constructor arguments and state-dict names are those of the original implementation.
 
-    Without ``spk_dim`` the speaker is not heard. ``long_skip_connection`` hands the first layer's features to the last.
-    ``num_decoding_left_chunks`` is published but has no effect: every chunk sees all chunks before it.
+    Args:
+        spk_dim: width of the speaker input; None: the speaker input is ignored.
+        long_skip_connection: concatenate the input embedding to the output of the last block.
+        num_decoding_left_chunks: kept for compatibility with the original config; ignored, as every chunk sees all
+            earlier chunks.
     """
 
     def __init__(
@@ -57,18 +60,18 @@ class DiT(nn.Module):
     def sizes(self) -> dict[str, int]:
         return {"mel": self.out_channels}
 
-    def forward(  # noqa: PLR0917 - the published order, which engines rely on
+    def forward(  # noqa: PLR0917 - the original order, which TensorRT plans rely on
         self, x: Tensor, mask: Tensor, mu: Tensor, t: Tensor, spks: Tensor, cond: Tensor, streaming: bool = False
     ) -> Tensor:
         """The velocity at time t.
 
         Args:
             x: (B, mel, T), the noisy mel.
-            mask: (B, 1, T) of ones and zeros, 1 on valid frames.
-            mu: (B, mel, T), the mel that the encoder expects.
+            mask: (B, 1, T), 1 on valid frames, else 0.
+            mu: (B, mel, T), the mel predicted by the encoder.
             t: (B,) or 0-d, in [0, 1].
             spks: (B, spk_dim), the projected speaker embedding.
-            cond: (B, mel, T), the prompt's mel, zeros elsewhere.
+            cond: (B, mel, T), mel of the prompt, zeros elsewhere.
             streaming: attend in chunks.
 
         Returns:

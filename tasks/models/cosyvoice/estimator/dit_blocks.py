@@ -1,6 +1,6 @@
-"""The blocks of CosyVoice 3's estimator: a diffusion transformer (Peebles and Xie, arXiv 2212.09748).
+"""Blocks of the CosyVoice 3 estimator: a diffusion transformer (Peebles and Xie, arXiv 2212.09748).
 
-State-dict names are the published ones.
+State-dict names are those of the original implementation.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ GROUPS = 16
 
 
 class TimeEmbedding(nn.Module):
-    """Sinusoids of the time through two linear layers, (B,) or 0-d -> (B or 1, D)."""
+    """Sinusoidal time embedding and two linear layers, (B,) or 0-d -> (B or 1, D)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class TimeEmbedding(nn.Module):
 
 
 class ConvPosition(nn.Module):
-    """Two causal grouped convolutions that tell a frame where it is, (B, T, D) -> (B, T, D)."""
+    """Convolutional position embedding: two causal grouped convolutions, (B, T, D) -> (B, T, D)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -44,10 +44,10 @@ class ConvPosition(nn.Module):
 
 
 class InputEmbedding(nn.Module):
-    """Joins noisy mel, prompt mel, encoded mel and speaker, in this order, which is not the UNet's."""
+    """Concatenates noisy mel, prompt mel, encoded mel and speaker; the order differs from the UNet."""
 
     def __init__(self, channels_in: int, speaker_width: int, width: int) -> None:
-        """``speaker_width`` 0: there is no speaker among the ``channels_in``, whatever forward is given."""
+        """``channels_in`` excludes the speaker; with ``speaker_width`` 0 the speaker input is ignored."""
         super().__init__()
         self.with_speaker = speaker_width > 0
         self.proj = nn.Linear(channels_in + speaker_width, width)
@@ -61,7 +61,7 @@ class InputEmbedding(nn.Module):
 
 
 class RotaryEmbedding(nn.Module):
-    """Rotation angles by position (Su et al., arXiv 2104.09864), each frequency for a pair of neighbouring channels."""
+    """Rotation angles by position (Su et al., arXiv 2104.09864), one frequency per pair of adjacent channels."""
 
     inv_freq: Tensor
 
@@ -75,7 +75,7 @@ class RotaryEmbedding(nn.Module):
         return (positions.unsqueeze(1) * self.inv_freq).repeat_interleave(2, dim=1).unsqueeze(0)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "RotaryEmbedding":
-        """Stay in fp32 under ``half()``: a rounded frequency times a large position is another angle."""
+        """Keep the frequencies in fp32 under ``half()``: their rounding error grows with the position."""
         frequencies = self.inv_freq
         super()._apply(fn, recurse)
         self.inv_freq = frequencies.to(self.inv_freq.device)
@@ -83,7 +83,7 @@ class RotaryEmbedding(nn.Module):
 
 
 class Rotation:
-    """Rotates the channels of the first head; as published, the other heads know no positions."""
+    """Rotates the channels of the first head only, as in the original implementation."""
 
     def __init__(self, angles: Tensor, dtype: torch.dtype) -> None:
         """``angles``: (1, T, width), from RotaryEmbedding."""
@@ -91,7 +91,7 @@ class Rotation:
         self.width = width
         self.cos = angles.cos().to(dtype)
         self.sin = angles.sin().to(dtype)
-        # x @ turn is x with each pair (a, b) turned to (-b, a): a small product costs less than pulling pairs apart.
+        # x @ turn maps each pair (a, b) to (-b, a): a small matrix product is faster than splitting the pairs.
         even = torch.arange(0, width, 2, device=angles.device)
         turn = torch.zeros(width, width, dtype=dtype, device=angles.device)
         turn[even + 1, even] = -1.0
@@ -138,14 +138,14 @@ class FeedForward(nn.Module):
 
 
 class PlainNorm(nn.LayerNorm):
-    """Layer normalisation without weights."""
+    """Layer normalization without weights."""
 
     def __init__(self, width: int) -> None:
         super().__init__(width, eps=1e-6, elementwise_affine=False)
 
 
 class Modulation(nn.Module):
-    """``parts`` vectors of the time embedding by which a block shifts, scales and gates: (B, D) -> (B, 1, D) each."""
+    """``parts`` shift, scale and gate vectors from the time embedding: (B, D) -> (B, 1, D) each."""
 
     def __init__(self, width: int, parts: int) -> None:
         super().__init__()
@@ -157,7 +157,7 @@ class Modulation(nn.Module):
 
 
 class DiTBlock(nn.Module):
-    """Attention and feed-forward, each modulated by the time (AdaLN)."""
+    """Attention and feed-forward, each modulated by the time embedding (adaLN-Zero)."""
 
     def __init__(self, width: int, *, heads: int, head_width: int, ff_mult: int, dropout: float) -> None:
         super().__init__()
@@ -172,8 +172,8 @@ class DiTBlock(nn.Module):
         Args:
             time: (B, D).
             bias: additive attention bias, broadcastable to (B, heads, T, T).
-            valid: (B, T, 1), 0 where attention adds nothing to a frame.
-            rotation: of the first head's queries and keys.
+            valid: (B, T, 1), 0 on frames whose attention output is dropped.
+            rotation: for the queries and keys of the first head.
         """
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.attn_norm(time)
         x = x + gate_a * (self.attn(modulated(self.norm(x), scale_a, shift_a), bias, rotation) * valid)

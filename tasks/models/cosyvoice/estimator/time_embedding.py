@@ -1,4 +1,4 @@
-"""The sinusoidal embedding of the flow's time, shared by the UNet and the DiT estimators."""
+"""The sinusoidal embedding of the flow time, shared by the UNet and DiT estimators."""
 
 import math
 
@@ -11,7 +11,8 @@ SCALE = 1000.0
 def sinusoidal_time(t: Tensor, width: int, dtype: torch.dtype, scale: float = SCALE) -> Tensor:
     """Embed times in [0, 1]: (B,) or 0-d -> (B, width), sines then cosines (Ho et al., arXiv 2006.11239).
 
-    The angles reach 1000, beyond what half precision resolves: they are taken in fp32, the result is cast to ``dtype``.
+    The angles reach 1000, where half precision is too coarse: they are computed in fp32 and the result is cast to
+    ``dtype``.
     """
     half = width // 2
     steps = torch.arange(half, device=t.device, dtype=torch.float32)

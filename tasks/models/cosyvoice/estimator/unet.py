@@ -1,6 +1,6 @@
 """The UNet estimators of CosyVoice 1 (GroupNorm, bidirectional) and 2 (causal, LayerNorm, streaming).
 
-Both predict the flow's velocity from the noisy mel, the encoder's mel, the speaker and the prompt mel.
+Both predict the velocity of the flow from the noisy mel, the mel of the encoder, the speaker and the prompt mel.
 """
 
 from collections.abc import Sequence
@@ -59,7 +59,7 @@ class TimeMlp(nn.Module):
 
 @dataclass(frozen=True)
 class UNetShape:
-    """Channels of the input, of each resolution and of the output; blocks per stage; stages in the middle."""
+    """Channels of the input, the output and each resolution; transformer blocks per stage; number of middle stages."""
 
     in_channels: int
     out_channels: int
@@ -69,17 +69,17 @@ class UNetShape:
 
 
 class Level(NamedTuple):
-    """What every stage of one resolution uses: mask (B, 1, T) and additive attention bias (B, 1, 1 | T, T)."""
+    """Shared by the stages of one resolution: mask (B, 1, T) and additive attention bias (B, 1, 1 | T, T)."""
 
     mask: Tensor
     bias: Tensor
 
 
 class Stage(nn.ModuleList):
-    """[residual block, transformer blocks, layer that may change the length]; the last is missing amid the net."""
+    """[residual block, transformer blocks, layer that may change the length]; middle stages do not have the last."""
 
     def forward(self, x: Tensor, time: Tensor, level: Level) -> tuple[Tensor, Tensor]:
-        """(B, C_in, T) -> the features (B, C, T) and what the last layer makes of them (if there is one)."""
+        """(B, C_in, T) -> features (B, C, T), and the output of the last layer, or the features without one."""
         resnet, blocks, *resize = self
         x = resnet(x, level.mask, time)
         rows = x.transpose(1, 2).reshape(-1, x.size(1))
@@ -90,7 +90,7 @@ class Stage(nn.ModuleList):
 
 
 class UNet(nn.Module):
-    """What the two estimators share."""
+    """Base of the two estimators."""
 
     def __init__(self, shape: UNetShape, options: BlockOptions, *, causal: bool, static_chunk_size: int = 0) -> None:
         super().__init__()
@@ -122,19 +122,19 @@ class UNet(nn.Module):
     def sizes(self) -> dict[str, int]:
         return {"mel": self.out_channels}
 
-    def forward(  # noqa: PLR0917 - the published order, which engines rely on
+    def forward(  # noqa: PLR0917 - the original order, which TensorRT plans rely on
         self, x: Tensor, mask: Tensor, mu: Tensor, t: Tensor, spks: Tensor, cond: Tensor, streaming: bool = False
     ) -> Tensor:
         """The velocity at time t.
 
         Args:
             x: (B, mel, T), the noisy mel.
-            mask: (B, 1, T) of ones and zeros, 1 on valid frames.
-            mu: (B, mel, T), the mel that the encoder expects.
+            mask: (B, 1, T), 1 on valid frames, else 0.
+            mu: (B, mel, T), the mel predicted by the encoder.
             t: (B,) or 0-d, in [0, 1].
             spks: (B, mel), the projected speaker embedding.
-            cond: (B, mel, T), the prompt's mel, zeros elsewhere.
-            streaming: attend in chunks (CosyVoice 2); CosyVoice 1 has no such mode and ignores it.
+            cond: (B, mel, T), mel of the prompt, zeros elsewhere.
+            streaming: attend in chunks (CosyVoice 2); ignored by CosyVoice 1.
 
         Returns:
             (B, mel, T), zero on masked frames.
@@ -167,12 +167,12 @@ def require_gelu(act_fn: str) -> None:
             "the estimator supports only act_fn='gelu'",
             where="act_fn",
             value=act_fn,
-            remedy="Use an estimator configured as in the published CosyVoice models",
+            remedy="Use the configuration of the original CosyVoice models",
         )
 
 
 class ConditionalDecoder(UNet):
-    """CosyVoice 1's estimator: GroupNorm, every frame sees every frame."""
+    """The estimator of CosyVoice 1: GroupNorm, unmasked attention."""
 
     def __init__(
         self,
@@ -193,9 +193,10 @@ class ConditionalDecoder(UNet):
 
 
 class CausalConditionalDecoder(UNet):
-    """CosyVoice 2's estimator: causal convolutions, LayerNorm, attention in chunks when streaming.
+    """The estimator of CosyVoice 2: causal convolutions, LayerNorm, attention in chunks when streaming.
 
-    ``num_decoding_left_chunks`` is published but has no effect: every chunk sees all chunks before it.
+    ``num_decoding_left_chunks`` is kept for compatibility with the original config; ignored, as every chunk sees all
+    earlier chunks.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
-"""The blocks of CosyVoice 1's and 2's estimators: convolutions, residual blocks and transformer blocks.
+"""Blocks of the CosyVoice 1 and 2 estimators: convolutions, residual blocks and transformer blocks.
 
-State-dict names are the published ones. Causal and non-causal variants differ only in convolution and norm.
+State-dict names are those of the original implementation. Causal variants differ only in convolution and norm.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class BlockOptions:
 
 
 class CausalConv1d(nn.Conv1d):
-    """A stride-1 convolution that sees only the past: zeros on the left."""
+    """A causal convolution of stride 1: zero padding on the left."""
 
     def __init__(self, channels_in: int, channels_out: int, kernel_size: int) -> None:
         super().__init__(channels_in, channels_out, kernel_size)
@@ -37,12 +37,12 @@ class ChannelLayerNorm(nn.LayerNorm):
     """LayerNorm over the channels of (B, C, T)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        rows = x.transpose(1, 2)  # TorchScript knows no super()
+        rows = x.transpose(1, 2)  # TorchScript does not support super()
         return F.layer_norm(rows, self.normalized_shape, self.weight, self.bias, self.eps).transpose(1, 2)
 
 
 def convolution(channels_in: int, channels_out: int, *, causal: bool) -> nn.Conv1d:
-    """Kernel 3, length kept."""
+    """Kernel size 3; keeps the length."""
     return CausalConv1d(channels_in, channels_out, 3) if causal else nn.Conv1d(channels_in, channels_out, 3, padding=1)
 
 
@@ -56,12 +56,12 @@ class ConvBlock(nn.Module):
         self.block = nn.Sequential(conv, *norm, nn.Mish())
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C_in, T) -> (B, C_out, T); masking is the caller's."""
+        """(B, C_in, T) -> (B, C_out, T); the caller applies the mask."""
         return self.block(x)
 
 
 class ResnetBlock(nn.Module):
-    """Two masked convolution blocks around the added time embedding, with a 1x1 residual."""
+    """Two masked convolution blocks, the time embedding added between them, with a 1x1 residual."""
 
     def __init__(self, channels_in: int, channels_out: int, time_width: int, *, causal: bool) -> None:
         super().__init__()
@@ -71,14 +71,14 @@ class ResnetBlock(nn.Module):
         self.res_conv = nn.Conv1d(channels_in, channels_out, 1)
 
     def forward(self, x: Tensor, mask: Tensor, time: Tensor) -> Tensor:
-        """(B, C_in, T), mask (B, 1, T) of ones and zeros, time (B, time_width) -> (B, C_out, T)."""
+        """(B, C_in, T), mask (B, 1, T), time (B, time_width) -> (B, C_out, T)."""
         x = x * mask
         hidden = self.block1(x) + self.mlp(time).unsqueeze(2)
         return self.block2(hidden * mask) * mask + self.res_conv(x)
 
 
 class Attention(nn.Module):
-    """Plain multi-head self-attention; q, k and v without bias."""
+    """Multi-head self-attention; q, k and v without bias."""
 
     def __init__(self, width: int, options: BlockOptions) -> None:
         super().__init__()

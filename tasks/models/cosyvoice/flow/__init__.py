@@ -1,1 +1,1 @@
-"""Flow-matching models from speech tokens to mel spectrograms, one file per generation. Heavy."""
+"""Flow-matching models from speech tokens to mel spectrograms, one file per model generation. Heavy."""

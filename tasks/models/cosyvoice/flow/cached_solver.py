@@ -1,15 +1,15 @@
-"""CosyVoice 1's solver: fresh noise for each call, except where a call overlaps the one before."""
+"""The solver of CosyVoice 1: new noise in each call, except where a call overlaps the previous one."""
 
 import torch
 from torch import Tensor
 
 from tasks.models.cosyvoice.flow.solver import FlowMatching
 
-OVERLAP = 34  # frames, as many as successive chunks share
+OVERLAP = 34  # frames that successive chunks share
 
 
 class ConditionalCFM(FlowMatching):
-    """Keeps the noise and the encoded mel of the prompt and of the last frames, so that chunks join smoothly."""
+    """Reuses the noise and the encoded mel of the prompt and of the last frames, so that chunks join smoothly."""
 
     def forward(
         self,
@@ -27,7 +27,7 @@ class ConditionalCFM(FlowMatching):
 
         Args:
             mask: (1, 1, T); spks: (1, mel); cond: (1, mel, T), as the estimator takes them.
-            prompt_len: frames of mu that are the prompt's.
+            prompt_len: number of prompt frames in mu.
             cache: (1, mel, c, 2), noise and mu of the first c frames; c = 0 at the start.
         """
         kept = cache.size(2)

@@ -1,6 +1,6 @@
-"""What the causal flows of CosyVoice 2 and 3 share: speech tokens to mel through flow matching.
+"""Shared by the causal flows of CosyVoice 2 and 3: speech tokens to mel by flow matching.
 
-They differ in how tokens become hidden states at the mel's rate, which a subclass says in ``encode``.
+A subclass defines in ``encode`` how tokens become hidden states at the frame rate of the mel.
 """
 
 import random
@@ -12,11 +12,11 @@ from torch import Tensor
 
 from tasks.models.cosyvoice.flow.base import N_TIMESTEPS, TokenToMelFlow, prompt_condition
 
-STREAMING_SHARE = 0.5
+STREAMING_SHARE = 0.5  # of the training batches
 
 
 class CausalFlow(TokenToMelFlow):
-    """Speech tokens and a speaker embedding to a mel, whole or in chunks."""
+    """Speech tokens and a speaker embedding to a mel, offline or in chunks."""
 
     def __init__(self, *, token_mel_ratio: int, pre_lookahead_len: int, **common: Any) -> None:
         """``common`` are the arguments of TokenToMelFlow."""
@@ -33,8 +33,8 @@ class CausalFlow(TokenToMelFlow):
     def forward(self, batch: Mapping[str, Tensor], device: torch.device | str) -> dict[str, Tensor]:
         """The flow-matching loss of a batch, ``{"loss": scalar}``.
 
-        ``batch`` holds speech_token (B, T), speech_token_len (B,), speech_feat (B, T * ratio, mel),
-        speech_feat_len (B,) and embedding (B, spk_embed_dim). Half of the batches train the streaming mode.
+        ``batch`` contains speech_token (B, T), speech_token_len (B,), speech_feat (B, T * ratio, mel),
+        speech_feat_len (B,) and embedding (B, spk_embed_dim). A random half of the batches trains the streaming mode.
         """
         token, lengths = batch["speech_token"].to(device), batch["speech_token_len"].to(device)
         mel, mel_lengths = batch["speech_feat"].to(device), batch["speech_feat_len"].to(device)
@@ -51,11 +51,11 @@ class CausalFlow(TokenToMelFlow):
         )
         return {"loss": loss}
 
-    def whole_utterance(self) -> dict[str, Any]:
+    def offline_options(self) -> dict[str, Any]:
         return {"streaming": False, "finalize": True}
 
     @torch.inference_mode()
-    def inference(  # noqa: PLR0917 - the published order
+    def inference(  # noqa: PLR0917 - the original order
         self,
         token: Tensor,
         token_len: Tensor,
@@ -68,14 +68,15 @@ class CausalFlow(TokenToMelFlow):
         streaming: bool,
         finalize: bool,
     ) -> tuple[Tensor, None]:
-        """The mel of one utterance after its prompt, (1, mel, frames), fp32.
+        """The mel of one utterance without its prompt, (1, mel, frames), fp32.
 
         Args:
             token: int (1, T); prompt_token: int (1, P); their lengths (1,).
-            prompt_feat: (1, F, mel); prompt_feat_len is published and without effect.
+            prompt_feat: (1, F, mel).
+            prompt_feat_len: kept for compatibility with the original implementation; ignored.
             embedding: (1, spk_embed_dim).
             streaming: attend in chunks.
-            finalize: the tokens end here; otherwise the last ``pre_lookahead_len`` only give look-ahead.
+            finalize: this is the end of the utterance; otherwise the last ``pre_lookahead_len`` tokens are look-ahead.
         """
         embedded = self.embed(torch.cat((prompt_token, token), dim=1), token_len + prompt_token_len)
         ahead = embedded.size(1) - (0 if finalize else self.pre_lookahead_len)

@@ -1,4 +1,4 @@
-"""CosyVoice 1's flow: a bidirectional conformer, the length regulator, and the UNet's solver with its cache."""
+"""The flow of CosyVoice 1: a bidirectional conformer, the length regulator, and the UNet solver with its cache."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,9 +12,9 @@ from tasks.models.cosyvoice.masks import valid_mask
 
 
 class MaskedDiffWithXvec(TokenToMelFlow):
-    """State-dict names and constructor arguments as published.
+    """Constructor arguments and state-dict names are those of the original implementation.
 
-    ``output_type`` and ``only_mask_loss`` are published and without effect.
+    ``output_type`` and ``only_mask_loss`` are kept for compatibility with the original config; ignored.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class MaskedDiffWithXvec(TokenToMelFlow):
     def forward(self, batch: Mapping[str, Tensor], device: torch.device | str) -> dict[str, Tensor]:
         """The flow-matching loss of a batch, ``{"loss": scalar}``.
 
-        ``batch`` holds speech_token (B, T), speech_token_len (B,), speech_feat (B, F, mel), speech_feat_len (B,) and
+        ``batch`` contains speech_token (B, T), speech_token_len (B,), speech_feat (B, F, mel), speech_feat_len (B,) and
         embedding (B, spk_embed_dim).
         """
         mel, mel_lengths = batch["speech_feat"].to(device), batch["speech_feat_len"].to(device)
@@ -62,11 +62,11 @@ class MaskedDiffWithXvec(TokenToMelFlow):
         )
         return {"loss": loss}
 
-    def whole_utterance(self) -> dict[str, Any]:
+    def offline_options(self) -> dict[str, Any]:
         return {"flow_cache": torch.zeros(1, self.output_size, 0, 2)}
 
     @torch.inference_mode()
-    def inference(  # noqa: PLR0917 - the published order
+    def inference(  # noqa: PLR0917 - the original order
         self,
         token: Tensor,
         token_len: Tensor,
@@ -77,11 +77,12 @@ class MaskedDiffWithXvec(TokenToMelFlow):
         embedding: Tensor,
         flow_cache: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """The mel of one utterance after its prompt, (1, mel, frames) in fp32, and the cache for the next call.
+        """The mel of one utterance without its prompt, (1, mel, frames), fp32, and the cache for the next call.
 
         Args:
             token: int (1, T); prompt_token: int (1, P); their lengths (1,).
-            prompt_feat: (1, F, mel); prompt_feat_len is published and without effect.
+            prompt_feat: (1, F, mel).
+            prompt_feat_len: kept for compatibility with the original implementation; ignored.
             embedding: (1, spk_embed_dim).
             flow_cache: (1, mel, c, 2); c = 0 at the start.
         """

@@ -1,4 +1,4 @@
-"""CosyVoice 2's flow: the upsampling conformer in front of the causal UNet."""
+"""The flow of CosyVoice 2: the upsampling conformer and the causal UNet."""
 
 from typing import Any
 
@@ -8,9 +8,10 @@ from tasks.models.cosyvoice.flow.causal import CausalFlow
 
 
 class CausalMaskedDiffWithXvec(CausalFlow):
-    """State-dict names and constructor arguments as published.
+    """Constructor arguments and state-dict names are those of the original implementation.
 
-    ``output_type``, ``input_frame_rate`` and ``only_mask_loss`` are published and without effect.
+    ``output_type``, ``input_frame_rate`` and ``only_mask_loss`` are kept for compatibility with the original config;
+    ignored.
     """
 
     def __init__(

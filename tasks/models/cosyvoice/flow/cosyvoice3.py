@@ -1,4 +1,4 @@
-"""CosyVoice 3's flow: tokens repeated to the mel's rate after a short look-ahead, then the DiT does the rest."""
+"""The flow of CosyVoice 3: a look-ahead convolution, tokens repeated to the frame rate of the mel, and the DiT."""
 
 from typing import Any
 
@@ -9,9 +9,10 @@ from tasks.models.cosyvoice.masks import valid_mask
 
 
 class CausalMaskedDiffWithDiT(CausalFlow):
-    """State-dict names and constructor arguments as published.
+    """Constructor arguments and state-dict names are those of the original implementation.
 
-    ``output_type``, ``input_frame_rate`` and ``only_mask_loss`` are published and without effect.
+    ``output_type``, ``input_frame_rate`` and ``only_mask_loss`` are kept for compatibility with the original config;
+    ignored.
     """
 
     def __init__(

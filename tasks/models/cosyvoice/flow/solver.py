@@ -1,6 +1,6 @@
 """Conditional flow matching (Lipman et al., arXiv 2210.02747): the training loss and the ODE solver.
 
-CosyVoice 1's solver, which keeps noise between calls, is in cached_flow_matching.py.
+The solver of CosyVoice 1, which reuses noise between calls, is in cached_solver.py.
 """
 
 import math
@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from tasks.errors import UserError
 
-LONGEST = 15000  # frames for which the causal flow has noise
+MAX_FRAMES = 15000  # length of the noise of the causal flow
 
 
 class FlowMatching(nn.Module):
-    """Solves dx = estimator(x, t) dt from noise at t = 0 to a mel at t = 1, and trains the estimator for it."""
+    """Solves dx = estimator(x, t) dt from noise at t = 0 to a mel at t = 1; computes the estimator's training loss."""
 
     def __init__(
         self,
@@ -29,7 +29,7 @@ class FlowMatching(nn.Module):
         n_spks: int = 1,
         spk_emb_dim: int = 64,
     ) -> None:
-        """``in_channels``, ``n_spks`` and ``spk_emb_dim`` are published and without effect: the estimator knows."""
+        """``in_channels``, ``n_spks`` and ``spk_emb_dim``: kept for compatibility with the original config; ignored."""
         super().__init__()
         self.estimator = estimator
         self.sigma_min = float(cfm_params["sigma_min"])
@@ -43,12 +43,12 @@ class FlowMatching(nn.Module):
         """Mean squared error of the predicted velocity over the valid frames (scalar).
 
         Args:
-            x1: (B, mel, T), the mel to be generated.
-            mask: (B, 1, T) of ones and zeros.
-            mu: (B, mel, T); spks: (B, mel); cond: (B, mel, T), as the estimator takes them.
-            streaming: train the estimator's chunk-wise mode.
+            x1: (B, mel, T), the target mel.
+            mask: (B, 1, T), 1 on valid frames, else 0.
+            mu: (B, mel, T); spks: (B, mel); cond: (B, mel, T): inputs of the estimator.
+            streaming: train the chunk-wise mode of the estimator.
 
-        Draws t ~ rand, z ~ randn and then, for classifier-free guidance, rand, in this order.
+        Random draws, in this order: t (rand), z (randn), and for classifier-free guidance the kept samples (rand).
         """
         t = torch.rand([x1.size(0), 1, 1], device=x1.device, dtype=x1.dtype)
         z = torch.randn_like(x1)
@@ -71,7 +71,7 @@ class FlowMatching(nn.Module):
         n_timesteps: int,
         streaming: bool = False,
     ) -> Tensor:
-        """Euler steps with classifier-free guidance from noise z (1, mel, T) to a mel (1, mel, T), fp32."""
+        """Euler steps with classifier-free guidance (Ho and Salimans, arXiv 2207.12598): z (1, mel, T) -> mel, fp32."""
         times = self._times(n_timesteps, mu)
         unguided = torch.zeros_like(mu), torch.zeros_like(spks), torch.zeros_like(cond)
         mu2, spks2, cond2 = (torch.cat(pair) for pair in zip((mu, spks, cond), unguided, strict=True))
@@ -82,7 +82,7 @@ class FlowMatching(nn.Module):
             x = x + step * ((1.0 + self.inference_cfg_rate) * guided - self.inference_cfg_rate * free)
             t = t + step
             if k + 1 < len(times):
-                # From the time reached by adding up steps, as published, not from the schedule's own previous point.
+                # As in the original implementation: from the accumulated time, not from the schedule's previous time.
                 step = times[k + 1] - t
         return x.float()
 
@@ -92,12 +92,12 @@ class FlowMatching(nn.Module):
 
 
 class CausalConditionalCFM(FlowMatching):
-    """The solver of CosyVoice 2 and 3: noise is a fixed function of the frame, so that chunks agree with each other."""
+    """The solver of CosyVoice 2 and 3: the noise of a frame is fixed, so that chunks agree with each other."""
 
     @cached_property
     def noise(self) -> Tensor:
-        """(1, 80, LONGEST), drawn with seed 0; the global random state is left alone."""
-        return torch.randn([1, 80, LONGEST], generator=torch.Generator("cpu").manual_seed(0), device="cpu")
+        """(1, 80, MAX_FRAMES), drawn with seed 0; the global random state is not changed."""
+        return torch.randn([1, 80, MAX_FRAMES], generator=torch.Generator("cpu").manual_seed(0), device="cpu")
 
     def forward(
         self, mu: Tensor, mask: Tensor, n_timesteps: int, *, spks: Tensor, cond: Tensor, streaming: bool = False
@@ -105,11 +105,11 @@ class CausalConditionalCFM(FlowMatching):
         """The mel (1, mel, T) for an encoded mel mu (1, mel, T).
 
         Raises:
-            UserError: more than LONGEST frames.
+            UserError: more than MAX_FRAMES frames.
         """
-        if mu.size(2) > LONGEST:
+        if mu.size(2) > MAX_FRAMES:
             raise UserError(
-                f"there is noise for {LONGEST} frames only",
+                f"the utterance is longer than {MAX_FRAMES} frames",
                 where="flow.decoder",
                 value=f"{mu.size(2)} frames",
                 remedy="Split the utterance",

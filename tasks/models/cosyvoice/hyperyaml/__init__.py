@@ -1,1 +1,1 @@
-"""Reads a model folder's YAML as data and builds the modules that it describes. Heavy."""
+"""Reads the YAML of a model folder as data and builds the modules that it describes. Heavy."""

@@ -1,11 +1,11 @@
-"""Evaluates the arithmetic of a YAML reference: numbers, names of numbers and operators, never a call."""
+"""Evaluates the arithmetic of a YAML reference: numbers, names of numbers and operators; no calls."""
 
 import ast
 import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
-# No power: 9 ** 9 ** 9 would take for ever.
+# No power operator: 9 ** 9 ** 9 would not finish in practical time.
 OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -19,10 +19,10 @@ OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
 
 
 def calculate(text: str, operands: Mapping[str, Any]) -> int | float:
-    """The value of an expression such as ``(a + 1) * b`` with ``operands`` for its names.
+    """The value of an expression such as ``(a + 1) * b``; ``operands`` are the values of its names.
 
     Raises:
-        ValueError: anything but such arithmetic, an operand that is not a number, a division by zero.
+        ValueError: unsupported syntax, an operand that is not a number, or a division by zero.
     """
     try:
         return _value(ast.parse(text.strip(), mode="eval").body, operands)

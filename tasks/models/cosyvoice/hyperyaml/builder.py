@@ -1,4 +1,4 @@
-"""Turns what a model YAML describes into our modules, through the table of known classes and nothing else."""
+"""Builds the objects that a model YAML describes; only classes in the table of known classes can be built."""
 
 import difflib
 import inspect
@@ -7,23 +7,25 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
-from tasks.errors import UserError
+from tasks.errors import UserError, reason
 from tasks.models.cosyvoice.hyperyaml.class_map import CLASSES
 from tasks.models.cosyvoice.hyperyaml.reader import Call, Document
 
 
 def build(value: Any, document: Document) -> Any:
-    """Build a resolved value of the document: records become objects (``!name:`` a partial), the rest stays.
+    """Build a resolved value: ``!new:`` becomes an object, ``!name:`` a partial; other values are returned unchanged.
 
     Raises:
-        UserError: a class that is not in the table, an option that our class does not have, or values of options that
-            it cannot be built with.
+        UserError: a class is not in the table, does not have an option, or cannot be built with the given values.
     """
     if isinstance(value, Call):
-        ours = _imported(our_name(value, document))
+        module, _, attribute = local_class(value, document).partition(":")
+        constructor = getattr(import_module(module), attribute)
         arguments = {name: build(argument, document) for name, argument in value.arguments.items()}
-        _check_arguments(ours, value, document)
-        return partial(ours, **arguments) if value.partial else _built(ours, arguments, value, document)
+        _check_arguments(constructor, value, document)
+        if value.partial:
+            return partial(constructor, **arguments)
+        return _construct(constructor, arguments, value, document)
     if isinstance(value, list):
         return [build(item, document) for item in value]
     if isinstance(value, dict):
@@ -31,11 +33,11 @@ def build(value: Any, document: Document) -> Any:
     return value
 
 
-def our_name(call: Call, document: Document) -> str:
-    """``module:Class`` of ours for the class that a record names.
+def local_class(call: Call, document: Document) -> str:
+    """The local ``module:Class`` for the class that a record names.
 
     Raises:
-        UserError: the table does not have it.
+        UserError: the class is not in the table.
     """
     if call.target in CLASSES:
         return CLASSES[call.target]
@@ -46,32 +48,23 @@ def our_name(call: Call, document: Document) -> str:
     )
 
 
-def _imported(name: str) -> Any:
-    module, _, attribute = name.partition(":")
-    return getattr(import_module(module), attribute)
-
-
-def _built(ours: Any, arguments: Mapping[str, Any], call: Call, document: Document) -> Any:
+def _construct(constructor: Any, arguments: Mapping[str, Any], call: Call, document: Document) -> Any:
     try:
-        return ours(**arguments)
+        return constructor(**arguments)
     except UserError:
         raise
-    except Exception as error:  # PyTorch's layers tell wrong sizes and types in as many ways as there are layers
+    except Exception as error:  # layers raise many types of exceptions for wrong sizes and types
         plain = {name: value for name, value in call.arguments.items() if not isinstance(value, Call)}
         raise document.problem(
-            f"{call.target} cannot be built with these options: {type(error).__name__}: {_first_line(error)}",
+            f"{call.target} cannot be built with these options: {type(error).__name__}: {reason(error)}",
             call.line,
             ", ".join(f"{name}={value}" for name, value in plain.items()),
-            "Mend them, or give the YAML that was published with the model",
+            "Fix them, or use the original YAML of the model",
         ) from error
 
 
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "")
-
-
-def _check_arguments(ours: Any, call: Call, document: Document) -> None:
-    signature = inspect.signature(ours)
+def _check_arguments(constructor: Any, call: Call, document: Document) -> None:
+    signature = inspect.signature(constructor)
     try:
         (signature.bind_partial if call.partial else signature.bind)(**call.arguments)
     except TypeError as error:

@@ -1,13 +1,13 @@
-"""Which of our classes stands for a class that a published model YAML names: the only names a YAML can reach.
+"""Maps the class names in the original model YAML files to local classes; a YAML can name no other class.
 
-Ours are written ``module:Class`` and imported when one is built, so an estimator does not import an encoder.
+Local classes are written ``module:Class`` and imported when built, so building an estimator imports no encoder.
 """
 
-HERE = "tasks.models.cosyvoice."
+PACKAGE = "tasks.models.cosyvoice."
 
 CLASSES: dict[str, str] = {
-    published: HERE + ours
-    for published, ours in {
+    original: PACKAGE + local
+    for original, local in {
         "cosyvoice.flow.flow.MaskedDiffWithXvec": "flow.cosyvoice1:MaskedDiffWithXvec",
         "cosyvoice.flow.flow.CausalMaskedDiffWithXvec": "flow.cosyvoice2:CausalMaskedDiffWithXvec",
         "cosyvoice.flow.flow.CausalMaskedDiffWithDiT": "flow.cosyvoice3:CausalMaskedDiffWithDiT",
@@ -26,7 +26,7 @@ CLASSES: dict[str, str] = {
         "cosyvoice.llm.llm.CosyVoice3LM": "llm.cosyvoice3:CosyVoice3LM",
         "cosyvoice.llm.llm.Qwen2Encoder": "llm.qwen2_backbone:Qwen2Encoder",
         "cosyvoice.tokenizer.tokenizer.get_qwen_tokenizer": "text.qwen_tokenizer:QwenTokenizer",
-        "cosyvoice.tokenizer.tokenizer.get_tokenizer": "text.whisper_tokenizer:own_tokenizer",
+        "cosyvoice.tokenizer.tokenizer.get_tokenizer": "text.whisper_tokenizer:cosyvoice_tokenizer",
         "whisper.tokenizer.get_tokenizer": "text.whisper_tokenizer:whisper_tokenizer",
         "cosyvoice.utils.common.ras_sampling": "llm.sampling:ras_sampling",
         "cosyvoice.utils.common.random_sampling": "llm.sampling:random_sampling",
@@ -39,7 +39,7 @@ CLASSES: dict[str, str] = {
     }.items()
 }
 
-# The flow's class tells the generation of a folder, and so the setting that reads it.
+# The class of the flow identifies the generation of a folder: the value of the setting ``model`` that fits it.
 MODEL_OF_FLOW: dict[str, str] = {
     "cosyvoice.flow.flow.MaskedDiffWithXvec": "cosyvoice",
     "cosyvoice.flow.flow.CausalMaskedDiffWithXvec": "cosyvoice2",

@@ -1,9 +1,10 @@
-"""Reads a published model YAML as data: its tags become plain records, nothing is imported and nothing is called.
+"""Reads a model YAML as data: tags become plain records; nothing is imported and nothing is called.
 
-Understood (HyperPyYAML's notation): ``!new:``, ``!name:``, ``!ref <key>`` with arithmetic, and ``!apply:`` of the calls
-that seed random generators, which are skipped.
+Supported tags (HyperPyYAML): ``!new:``, ``!name:``, ``!ref <key>`` with arithmetic, and ``!apply:`` of calls that seed
+random generators, which are skipped.
 """
 
+import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,12 +19,12 @@ from tasks.models.cosyvoice.hyperyaml.arithmetic import calculate
 SEED_CALLS = ("random.seed", "numpy.random.seed", "torch.manual_seed", "torch.cuda.manual_seed_all")
 TAGS = "!new:CLASS, !name:FUNCTION, !ref <key>, !apply: of " + ", ".join(SEED_CALLS)
 PLAIN_DICT = "omegaconf.DictConfig"
-DEEPEST = 30
+MAX_DEPTH = 30
 
 
 @dataclass(eq=False)
 class Call:
-    """``!new:`` or ``!name:``: the dotted name that the YAML gives and its keyword arguments, nothing resolved."""
+    """``!new:`` or ``!name:``: the dotted name in the YAML and its keyword arguments."""
 
     target: str
     line: int
@@ -33,14 +34,14 @@ class Call:
 
 @dataclass(frozen=True)
 class Reference:
-    """``!ref``: the expression that it holds."""
+    """``!ref``: an expression of other keys, not evaluated."""
 
     expression: str
     line: int
 
 
 class Document:
-    """A model YAML; values are resolved when asked for, so a broken part does not stop the others."""
+    """A model YAML; values are resolved on access, so that an error in one part does not affect the others."""
 
     def __init__(self, path: Path, content: Mapping[str, Any]) -> None:
         self.path = path
@@ -53,20 +54,20 @@ class Document:
         """The value of a top-level key with its references resolved.
 
         Raises:
-            UserError: no such key, or a reference in it leads nowhere.
+            UserError: the key is missing, or a reference in its value cannot be resolved.
         """
         if key not in self.content:
             raise UserError(f"has no key {key!r}", where=self.path, remedy=f"It has {', '.join(self.content)}")
         return self.resolve(self.content[key])
 
     def resolve(self, value: Any, depth: int = 0) -> Any:
-        """Replace references, and plain-dict records by dicts, throughout a value.
+        """Replace references by their values, and records of plain dicts by dicts, throughout a value.
 
         Raises:
-            UserError: a reference leads nowhere, to itself, or its arithmetic fails.
+            UserError: a reference names a missing key or itself, or its arithmetic fails.
         """
-        if depth > DEEPEST:
-            raise UserError("references go in a circle or too deep", where=self.path, remedy="Break the circle")
+        if depth > MAX_DEPTH:
+            raise UserError("references are circular or nested too deeply", where=self.path, remedy="Remove the cycle")
         if isinstance(value, Reference):
             return self.resolve(self._evaluate(value, depth), depth + 1)
         if isinstance(value, Call):
@@ -84,7 +85,7 @@ class Document:
         return Call(call.target, call.line, call.partial, arguments)
 
     def _evaluate(self, reference: Reference, depth: int) -> Any:
-        """The value of ``<key>``, of arithmetic on such values, or the text with their values put in."""
+        """The value of ``<key>``, of arithmetic with keys, or of a text with keys substituted."""
         names = re.findall(r"<([^<>]*)>", reference.expression)
         values = [self._look_up(name, reference, depth) for name in names]
         if reference.expression.strip() == f"<{names[0] if names else ''}>":
@@ -101,7 +102,10 @@ class Document:
             value = _member(value, key)
             if value is _ABSENT:
                 raise self.problem(
-                    "a reference leads nowhere", reference.line, f"<{name}>", f"Known keys: {', '.join(self.content)}"
+                    "a reference names a missing key",
+                    reference.line,
+                    f"<{name}>",
+                    f"Known keys: {', '.join(self.content)}",
                 )
         return self.resolve(value, depth + 1)
 
@@ -112,14 +116,14 @@ class Document:
             return calculate(text, operands)
         except ValueError as error:
             raise self.problem(
-                "a reference cannot be calculated",
+                "a reference cannot be evaluated",
                 reference.line,
                 reference.expression,
-                "Write numbers, <keys>, + - * / // % and parentheses",
+                "Use numbers, <keys>, + - * / // % and parentheses",
             ) from error
 
     def problem(self, what: str, line: int, value: str, remedy: str) -> UserError:
-        """An error that points at a line of this file."""
+        """An error that names a line of this file."""
         return UserError(what, where=f"{self.path}:{line}", value=value, remedy=remedy)
 
 
@@ -128,29 +132,32 @@ def read_yaml(path: Path, *, replace: Mapping[str, Any] | None = None) -> Docume
 
     Args:
         path: the file.
-        replace: values for top-level keys that the file has; others are ignored.
+        replace: new values for top-level keys; keys that are not in the file are ignored.
 
     Raises:
-        UserError: missing or not YAML; a tag that is not understood, above all one that would run code.
+        UserError: the file is missing or not YAML, or contains a tag that is not supported, such as one that would
+            run code.
     """
     try:
         text = path.read_text(encoding="utf-8")
-        content = yaml.load(text, Loader=_loader(path))
+        content = _ModelLoader(text, path).get_single_data()
     except OSError as error:
         raise UserError("cannot be read", where=path, value=error.strerror, remedy="Check the path") from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError("is not a YAML file", where=path, value=reason, remedy="Copy or download it again") from error
+        message = " ".join(str(error).split())[:300]  # PyYAML puts the position and the problem on separate lines
+        raise UserError("is not a YAML file", where=path, value=message, remedy="Copy or download it again") from error
     if not isinstance(content, dict):
-        raise UserError("holds no keys", where=path, value=type(content).__name__, remedy="Give a model YAML")
+        raise UserError("contains no keys", where=path, value=type(content).__name__, remedy="Use a model YAML")
     known = {key: value for key, value in (replace or {}).items() if key in content}
     return Document(path, {**content, **known})
 
 
 class _ModelLoader(yaml.SafeLoader):
-    """SafeLoader and the tags above; PyYAML refuses every other tag."""
+    """SafeLoader with the tags above; every other tag is an error."""
 
-    path: Path
+    def __init__(self, text: str, path: Path) -> None:
+        super().__init__(text)
+        self.path = path
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         if node.tag.startswith("!") and not node.tag.startswith(("!new:", "!name:", "!apply:")) and node.tag != "!ref":
@@ -158,28 +165,16 @@ class _ModelLoader(yaml.SafeLoader):
         return super().construct_object(node, deep=deep)
 
 
-def _loader(path: Path) -> type[_ModelLoader]:
-    return type("ModelLoader", (_ModelLoader,), {"path": path})
-
-
 def _forbidden(path: Path, node: yaml.Node, tag: str) -> UserError:
     return UserError(
         "a tag that is not allowed here",
         where=f"{path}:{node.start_mark.line + 1}",
         value=tag,
-        remedy=f"Model files are data; allowed are {TAGS}",
+        remedy=f"Allowed tags: {TAGS}",
     )
 
 
-def _construct_new(loader: _ModelLoader, target: str, node: yaml.Node) -> Call:
-    return _call(loader, target, node, partial=False)
-
-
-def _construct_name(loader: _ModelLoader, target: str, node: yaml.Node) -> Call:
-    return _call(loader, target, node, partial=True)
-
-
-def _call(loader: _ModelLoader, target: str, node: yaml.Node, *, partial: bool) -> Call:
+def _construct_call(loader: _ModelLoader, target: str, node: yaml.Node, *, partial: bool) -> Call:
     line = node.start_mark.line + 1
     if isinstance(node, yaml.MappingNode):
         arguments = loader.construct_mapping(node, deep=True)
@@ -187,7 +182,7 @@ def _call(loader: _ModelLoader, target: str, node: yaml.Node, *, partial: bool) 
     if isinstance(node, yaml.ScalarNode) and not node.value:
         return Call(target, line, partial)
     raise UserError(
-        "arguments must be given by name", where=f"{loader.path}:{line}", value=target, remedy="Write name: value lines"
+        "arguments must be given by name", where=f"{loader.path}:{line}", value=target, remedy="Use `name: value` lines"
     )
 
 
@@ -207,11 +202,11 @@ def _construct_unknown(loader: _ModelLoader, node: yaml.Node) -> None:
 
 
 _ModelLoader.add_constructor(None, _construct_unknown)
-_ModelLoader.add_multi_constructor("!new:", _construct_new)
-_ModelLoader.add_multi_constructor("!name:", _construct_name)
+_ModelLoader.add_multi_constructor("!new:", functools.partial(_construct_call, partial=False))
+_ModelLoader.add_multi_constructor("!name:", functools.partial(_construct_call, partial=True))
 _ModelLoader.add_multi_constructor("!apply:", _construct_apply)
 _ModelLoader.add_constructor("!ref", _construct_reference)
-# YAML 1.1 takes 1e-5 for a string because it has no point; the published files mean a number.
+# YAML 1.1 reads 1e-5, which has no decimal point, as a string; in the original files it is a number.
 _ModelLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(?:\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
 )

@@ -1,1 +1,1 @@
-"""Language models from text tokens to speech tokens, one file per generation. Heavy."""
+"""Language models from text tokens to speech tokens, one file per model generation. Heavy."""

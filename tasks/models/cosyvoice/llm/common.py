@@ -1,4 +1,4 @@
-"""What the language models of all generations share: packing of sequences, the loss, the choice of a token."""
+"""Shared by the language models of all generations: padding of sequences, the loss, and token generation."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,31 +9,31 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-# In targets: no loss here. The published models pad their inputs with the same value.
+# Marks positions without loss in targets. The original implementation pads inputs with the same value.
 IGNORED = -1
 
-# (log probabilities [tokens], tokens so far, published but unused top-k) -> token
+# (log probabilities [tokens], tokens so far, top-k, which the original samplers ignore) -> token
 Sampler = Callable[[Tensor, Sequence[int], int], int]
 
 
-def moved(batch: Mapping[str, Any], device: torch.device | str) -> dict[str, Tensor]:
-    """The tensors of a training batch on a device; what else it holds, such as names of utterances, is left out."""
+def to_device(batch: Mapping[str, Any], device: torch.device | str) -> dict[str, Tensor]:
+    """The tensors of a training batch on ``device``; other entries, such as utterance names, are dropped."""
     return {name: value.to(device) for name, value in batch.items() if isinstance(value, Tensor)}
 
 
-def packed(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Rows [length, ...] stacked into [batch, longest, ...], padded with -1, and their lengths int32 [batch]."""
+def padded(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Sequences [length, ...] as [batch, longest, ...], padded with -1, and their lengths, int32 [batch]."""
     lengths = torch.tensor([len(row) for row in rows], dtype=torch.int32, device=rows[0].device)
     return pad_sequence(list(rows), batch_first=True, padding_value=IGNORED), lengths
 
 
 def without_padding(batch: Tensor, lengths: Tensor) -> list[Tensor]:
-    """[batch, longest, ...] and lengths [batch] to one tensor [length, ...] per row."""
+    """[batch, longest, ...] and lengths [batch] -> one tensor [length, ...] per item."""
     return [row[:length] for row, length in zip(batch, lengths.tolist(), strict=True)]
 
 
 def target_row(*parts: int | Tensor, like: Tensor) -> Tensor:
-    """One target sequence: an int is that many ignored positions, a tensor [n] is n tokens."""
+    """One target sequence; an int part stands for that many ignored positions, a tensor part [n] for n tokens."""
     return torch.cat([like.new_full((part,), IGNORED) if isinstance(part, int) else part for part in parts])
 
 
@@ -42,9 +42,9 @@ def smoothed_loss(logits: Tensor, target: Tensor, *, smoothing: float, length_no
 
     Args:
         logits: [batch, length, tokens].
-        target: [batch, length], -1 where there is no loss.
-        smoothing: probability shared by the tokens that are not the target.
-        length_normalized: mean over tokens; otherwise the sum divided by the batch size.
+        target: [batch, length], -1 at positions without loss.
+        smoothing: probability distributed over the tokens other than the target.
+        length_normalized: average over tokens; otherwise the sum is divided by the batch size.
     """
     counted = target != IGNORED
     logp = logits[counted].log_softmax(dim=-1)
@@ -55,19 +55,19 @@ def smoothed_loss(logits: Tensor, target: Tensor, *, smoothing: float, length_no
 
 
 def accuracy(logits: Tensor, target: Tensor) -> Tensor:
-    """Share of the target tokens that are the likeliest; shapes as in ``smoothed_loss``."""
+    """Fraction of target tokens with the highest logit, a scalar; shapes as in ``smoothed_loss``."""
     counted = target != IGNORED
     return (logits.argmax(dim=-1)[counted] == target[counted]).float().mean()
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """Which token comes next.
+    """Selects the next token.
 
     Args:
-        choose: the sampler of the published folder, see ``sampling.py``.
-        top_k: handed on to it.
-        stops: tokens that end the speech.
+        choose: sampler of the model folder, see ``sampling.py``.
+        top_k: passed to ``choose``.
+        stops: tokens that end the sequence.
     """
 
     choose: Sampler
@@ -75,13 +75,13 @@ class Sampling:
     stops: frozenset[int]
 
     def next_token(self, logits: Tensor, decoded: Sequence[int], banned: Collection[int] = ()) -> int:
-        """The token after ``decoded`` given logits [1, tokens]; never one of ``banned``."""
+        """The token that follows ``decoded``, given logits [1, tokens]; tokens in ``banned`` are excluded."""
         logp = logits[0].log_softmax(dim=-1)
         logp[list(banned)] = -torch.inf
         return self.choose(logp, decoded, self.top_k)
 
 
-def spoken_tokens(
+def generate_tokens(
     sampling: Sampling,
     next_logits: Callable[[Tensor], Tensor],
     rows: Tensor,
@@ -90,12 +90,12 @@ def spoken_tokens(
     shortest: int,
     longest: int,
 ) -> Iterator[int]:
-    """Speech tokens one by one, until a stop or ``longest`` of them; no stop is considered before ``shortest``.
+    """Generate speech tokens one by one until a stop token or ``longest`` tokens; no stop token before ``shortest``.
 
     Args:
-        next_logits: logits [1, tokens] after new rows [1, n, width]; it keeps what it has seen.
-        rows: the first ones.
-        embedding: of a speech token, the row after it.
+        next_logits: maps new input embeddings [1, n, width] to logits [1, tokens] and keeps the earlier ones as state.
+        rows: input embeddings before the first token, [1, n, width].
+        embedding: input embedding of the generated tokens.
     """
     decoded: list[int] = []
     while len(decoded) < longest:

@@ -1,4 +1,4 @@
-"""The language model of CosyVoice 1: text and speaker to speech tokens, one transformer over both."""
+"""The language model of CosyVoice 1: text and speaker to speech tokens with one transformer."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -12,11 +12,11 @@ from tasks.models.cosyvoice.llm.common import (
     Sampler,
     Sampling,
     accuracy,
-    moved,
-    packed,
+    generate_tokens,
+    padded,
     smoothed_loss,
-    spoken_tokens,
     target_row,
+    to_device,
     without_padding,
 )
 
@@ -24,15 +24,15 @@ _SOS, _TASK = 0, 1
 
 
 class TransformerLM(nn.Module):
-    """[start][speaker][text][task][speech tokens] through a causal transformer; the token after the last is the end.
+    """A causal transformer over [start][speaker][text][task][speech tokens], followed by the end token.
 
-    Constructor arguments are those of the published folder's ``llm``.
+    Constructor arguments are those of ``llm`` in the original config.
 
     Args:
-        text_encoder: a ConformerEncoder, text_encoder_input_size wide at its input.
+        text_encoder: a ConformerEncoder of input width text_encoder_input_size.
         llm: a TransformerEncoder from llm_input_size to llm_output_size, with ``forward_chunk``.
-        sampling: chooses a token, see ``sampling.py``.
-        lsm_weight: label smoothing.
+        sampling: sampler of the next token, see ``sampling.py``.
+        lsm_weight: label smoothing, a probability.
     """
 
     def __init__(
@@ -66,20 +66,20 @@ class TransformerLM(nn.Module):
         """Training loss.
 
         Args:
-            batch: text_token [batch, texts] and speech_token [batch, tokens] with their lengths text_token_len and
-                speech_token_len [batch], and embedding [batch, spk_embed_dim], the speaker's vector.
+            batch: text_token [batch, texts] and speech_token [batch, tokens] with lengths text_token_len and
+                speech_token_len [batch], and the speaker embedding, embedding [batch, spk_embed_dim].
 
         Returns:
             scalars ``loss`` and ``acc``, the accuracy of the next speech token.
         """
-        inputs, lengths, target = self.training_rows(moved(batch, device))
+        inputs, lengths, target = self.training_rows(to_device(batch, device))
         hidden, _ = self.llm(inputs, lengths)
         logits = self.llm_decoder(hidden)
         loss = smoothed_loss(logits, target, smoothing=self.lsm_weight, length_normalized=self.length_normalized_loss)
         return {"loss": loss, "acc": accuracy(logits, target)}
 
     def training_rows(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Of ``forward``'s batch: rows [batch, length, llm_input_size], lengths [batch], targets [batch, length]."""
+        """Batch as in ``forward`` -> rows [batch, length, llm_input_size], lengths [batch], targets [batch, length]."""
         texts = without_padding(*self.encode(self.text_embedding(batch["text_token"]), batch["text_token_len"]))
         speech = without_padding(batch["speech_token"], batch["speech_token_len"])
         sos, task = self.llm_embedding.weight.split(1)
@@ -91,10 +91,10 @@ class TransformerLM(nn.Module):
             target_row(2 + len(text), tokens, tokens.new_tensor([self.eos]), like=tokens)
             for text, tokens in zip(texts, speech, strict=True)
         ]
-        return *packed(inputs), packed(targets)[0]
+        return *padded(inputs), padded(targets)[0]
 
     def encode(self, text: Tensor, text_lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Embedded text [batch, texts, text_encoder_input_size] to rows [batch, texts, llm_input_size] and lengths."""
+        """Embedded text [batch, texts, text_encoder_input_size] -> rows [batch, texts, llm_input_size] and lengths."""
         encoded, valid = self.text_encoder(text, text_lengths, decoding_chunk_size=1, num_decoding_left_chunks=-1)
         return self.text_encoder_affine_layer(encoded), valid.squeeze(1).sum(dim=1)
 
@@ -110,22 +110,22 @@ class TransformerLM(nn.Module):
         max_token_text_ratio: float,
         min_token_text_ratio: float,
     ) -> Iterator[int]:
-        """Speech tokens of a text, one by one.
+        """Generate the speech tokens of a text one by one.
 
         Args:
-            text: [1, texts], what to say.
-            prompt_text: [1, n], what the prompt says.
-            prompt_speech_token: [1, n], the prompt's speech tokens.
-            embedding: [1, spk_embed_dim], the speaker's vector; [0, spk_embed_dim] for none.
-            sampling: handed on to the sampler.
-            max_token_text_ratio: most speech tokens per text token of ``text``.
-            min_token_text_ratio: fewest, before which the end is not considered.
+            text: text tokens to synthesize, [1, texts].
+            prompt_text: text tokens of the prompt, [1, n].
+            prompt_speech_token: speech tokens of the prompt, [1, n].
+            embedding: speaker embedding [1, spk_embed_dim]; [0, spk_embed_dim] for none.
+            sampling: passed to the sampler as top-k.
+            max_token_text_ratio: maximum number of speech tokens per text token of ``text``.
+            min_token_text_ratio: minimum number; the end token is excluded before.
         """
         rows = self._prompt(torch.cat([prompt_text, text], dim=1), prompt_speech_token, embedding)
-        steps = _Steps(self.llm)
-        yield from spoken_tokens(
+        decoder = _IncrementalDecoder(self.llm)
+        yield from generate_tokens(
             Sampling(self.sampling, sampling, frozenset({self.eos})),
-            lambda rows: self.llm_decoder(steps(rows)[:, -1]),
+            lambda rows: self.llm_decoder(decoder(rows)[:, -1]),
             rows,
             self.speech_embedding,
             shortest=int(text.size(1) * min_token_text_ratio),
@@ -139,12 +139,12 @@ class TransformerLM(nn.Module):
         return torch.cat([sos, *speaker, encoded, task, self.speech_embedding(speech)], dim=1)
 
     def _speaker(self, embedding: Tensor) -> Tensor:
-        """[batch, spk_embed_dim] to [batch, 1, llm_input_size]."""
+        """[batch, spk_embed_dim] -> [batch, 1, llm_input_size]."""
         return self.spk_embed_affine_layer(F.normalize(embedding, dim=1))[:, None]
 
 
-class _Steps:
-    """Successive calls of ``forward_chunk``, which hand its caches on."""
+class _IncrementalDecoder:
+    """Successive calls of ``forward_chunk`` with its caches as state."""
 
     def __init__(self, llm: EspnetEncoder) -> None:
         self.llm, self.offset = llm, 0

@@ -10,10 +10,10 @@ from tasks.models.cosyvoice.llm.qwen_lm import QwenSpeechLM, SpecialTokens
 
 
 class Qwen2LM(QwenSpeechLM):
-    """[start][text][task][speech tokens]; start and task have an embedding of their own, instructions are not used.
+    """[start][text][task][speech tokens]; start and task have their own embedding; there are no instructions.
 
-    Arguments as in QwenSpeechLM; ``llm_input_size`` is the width of the rows, ``llm_output_size`` that of the hidden
-    states.
+    Arguments as in QwenSpeechLM; ``llm_input_size`` is the width of the input rows, ``llm_output_size`` that of the
+    hidden states.
     """
 
     def __init__(
@@ -45,13 +45,13 @@ class Qwen2LM(QwenSpeechLM):
         self.speech_embedding = nn.Embedding(tokens, llm_input_size)
 
     def special_rows(self) -> tuple[Tensor, Tensor]:
-        """See ServedLM."""
+        """See VllmExportable."""
         return self.llm_embedding.weight[:1], self.llm_embedding.weight[1:]
 
     def instructions(self, batch: Mapping[str, Tensor]) -> list[Tensor]:
-        """No sample has any."""
+        """Empty for every sample."""
         return [self.speech_embedding.weight[:0]] * len(batch["text_token"])
 
     def split_prompt(self, prompt_text: Tensor) -> tuple[Tensor, Tensor]:
-        """All of it takes part in the turns."""
+        """The whole prompt takes part in the turns."""
         return prompt_text[:, :0], prompt_text

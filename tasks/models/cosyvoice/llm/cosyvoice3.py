@@ -1,4 +1,4 @@
-"""The language model of CosyVoice 3: that of CosyVoice 2 with instructions and one vocabulary for speech and marks."""
+"""The language model of CosyVoice 3: as CosyVoice 2, with instructions and one embedding for all tokens it emits."""
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -11,7 +11,7 @@ from tasks.models.cosyvoice.llm.qwen2_backbone import Qwen2Encoder
 from tasks.models.cosyvoice.llm.qwen_lm import QwenSpeechLM, SpecialTokens
 from tasks.models.cosyvoice.text.qwen_tokenizer import QwenTokenizer
 
-_MARKS = 200
+_SPECIAL_TOKENS = 200  # rows of the speech embedding after the speech tokens
 _END_OF_PROMPT = "<|endofprompt|>"
 
 
@@ -33,7 +33,7 @@ class CosyVoice3LM(QwenSpeechLM):
         lsm_weight: float = 0.0,
         mix_ratio: Sequence[int] = (5, 15),
     ) -> None:
-        tokens = speech_token_size + _MARKS
+        tokens = speech_token_size + _SPECIAL_TOKENS
         super().__init__(
             speech_token_size=speech_token_size,
             special=SpecialTokens(
@@ -50,30 +50,30 @@ class CosyVoice3LM(QwenSpeechLM):
 
     @cached_property
     def end_of_prompt(self) -> int:
-        """The text token that ends an instruction: 151646 in the published vocabulary, another one in any other.
+        """The text token that ends an instruction; 151646 in the original vocabulary.
 
         Raises:
-            UserError: the language model's folder has no tokenizer.
+            UserError: the folder of the language model has no tokenizer.
         """
         (token,) = QwenTokenizer(token_path=self.llm.folder, version="cosyvoice3").encode(_END_OF_PROMPT)
         return token
 
     def special_rows(self) -> tuple[Tensor, Tensor]:
-        """See ServedLM."""
+        """See VllmExportable."""
         first = self.speech_token_size
         return self.speech_embedding.weight[first : first + 1], self.speech_embedding.weight[first + 2 : first + 3]
 
     def instructions(self, batch: Mapping[str, Tensor]) -> list[Tensor]:
-        """instruct_token [batch, n] of lengths instruct_token_len [batch], embedded as text."""
+        """instruct_token [batch, n] with lengths instruct_token_len [batch], embedded as text."""
         rows = without_padding(batch["instruct_token"], batch["instruct_token_len"])
         return [self.llm.embed_text(tokens) for tokens in rows]
 
     def require_instruction(self, text: Tensor) -> None:
-        """See QwenSpeechLM: an instruction and its end token are part of every text that this model was trained on."""
+        """See QwenSpeechLM; every training text of this model contains an instruction and its end token."""
         self._end_of_instruction(text, "text")
 
     def split_prompt(self, prompt_text: Tensor) -> tuple[Tensor, Tensor]:
-        """The instruction, its end token included, precedes the turns.
+        """The instruction including its end token precedes the turns.
 
         Raises:
             UserError: the prompt has no instruction.
@@ -86,9 +86,9 @@ class CosyVoice3LM(QwenSpeechLM):
         ends = (text[0] == self.end_of_prompt).nonzero()
         if len(ends) == 0:
             raise UserError(
-                f"there is no {_END_OF_PROMPT} token",
+                f"the {_END_OF_PROMPT} token is missing",
                 where=where,
                 value=text[0].tolist(),
-                remedy=f"Begin it with an instruction, such as 'You are a helpful assistant.{_END_OF_PROMPT}'",
+                remedy=f"Begin the text with an instruction, such as 'You are a helpful assistant.{_END_OF_PROMPT}'",
             )
         return int(ends[0]) + 1

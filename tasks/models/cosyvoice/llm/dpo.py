@@ -1,4 +1,6 @@
-"""The preference loss that fine-tunes a language model on pairs of better and worse speech.
+"""The preference loss for fine-tuning a language model on pairs of chosen and rejected speech.
+
+For the trainer; no action uses it yet.
 
 Direct preference optimization, Rafailov et al. 2023 (arXiv:2305.18290); ``ipo``: Azar et al. 2023 (arXiv:2310.12036).
 """
@@ -10,7 +12,7 @@ from torch.nn import functional as F
 
 
 class Preference(NamedTuple):
-    """``loss`` is a scalar; the rewards [batch] carry no gradient."""
+    """``loss`` is a scalar; the rewards [batch] are detached."""
 
     loss: Tensor
     chosen_rewards: Tensor
@@ -18,12 +20,12 @@ class Preference(NamedTuple):
 
 
 class DPOLoss:
-    """How far a policy prefers the chosen speech more than its reference does.
+    """Loss on the margin by which the policy prefers the chosen speech more than the reference model does.
 
     Args:
-        beta: how strongly the policy is held to the reference.
-        label_smoothing: probability that a preference is labelled the wrong way round.
-        ipo: the squared loss that does not saturate.
+        beta: strength of the regularization towards the reference model.
+        label_smoothing: assumed probability of swapped labels.
+        ipo: use the squared loss of IPO, which does not saturate.
     """
 
     def __init__(self, *, beta: float, label_smoothing: float, ipo: bool) -> None:
@@ -36,7 +38,7 @@ class DPOLoss:
         reference_chosen_logps: Tensor,
         reference_rejected_logps: Tensor,
     ) -> Preference:
-        """Loss of log probabilities [batch]."""
+        """Loss and rewards of sequence log probabilities, [batch] each."""
         chosen = policy_chosen_logps - reference_chosen_logps
         rejected = policy_rejected_logps - reference_rejected_logps
         loss = self._loss(chosen - rejected).mean()

@@ -1,6 +1,6 @@
-"""The language model that CosyVoice 2 and 3 share: text to speech tokens in one Qwen2, whole or in turns.
+"""Base of the CosyVoice 2 and 3 language models: text to speech tokens with one Qwen2.
 
-Two layouts: the whole text before all speech, or turns of a few text and some more speech tokens ("bistream"), so that
+Two layouts: the whole text before all speech, or alternating turns of text and speech tokens ("bistream"), so that
 speech can start before the text is complete (CosyVoice 2, arXiv:2412.10117). The generations differ in special tokens.
 """
 
@@ -17,36 +17,36 @@ from tasks.models.cosyvoice.llm.common import (
     Sampler,
     Sampling,
     accuracy,
-    moved,
-    packed,
+    generate_tokens,
+    padded,
     smoothed_loss,
-    spoken_tokens,
+    to_device,
     without_padding,
 )
 from tasks.models.cosyvoice.llm.qwen2_backbone import Qwen2Encoder
 from tasks.models.cosyvoice.llm.training_layouts import Marks, Sample, fits_mixed, mixed_layout, whole_layout
-from tasks.models.cosyvoice.llm.vllm_layout import ServedLM
+from tasks.models.cosyvoice.llm.vllm_layout import VllmExportable
 
 
 class SpecialTokens(NamedTuple):
-    """Ids in the vocabulary of speech tokens that are not speech."""
+    """Ids in the speech token vocabulary that are not speech."""
 
     eos: int
     fill: int
     stops: range
 
 
-class QwenSpeechLM(ServedLM):
+class QwenSpeechLM(VllmExportable):
     """Base of Qwen2LM and CosyVoice3LM, which add ``speech_embedding``, ``llm_decoder`` and the special rows.
 
-    Constructor arguments are those of the published folder's ``llm``.
+    Constructor arguments are those of ``llm`` in the original config.
 
     Args:
-        speech_token_size: number of speech tokens proper; the special ones follow.
-        special: these.
+        speech_token_size: number of speech tokens; the ids of special tokens follow.
+        special: the special tokens.
         llm: a Qwen2Encoder.
-        sampling: chooses a token, see ``sampling.py``.
-        lsm_weight: label smoothing.
+        sampling: sampler of the next token, see ``sampling.py``.
+        lsm_weight: label smoothing, a probability.
         mix_ratio: text and speech tokens per turn of the bistream layout.
     """
 
@@ -71,50 +71,51 @@ class QwenSpeechLM(ServedLM):
         self.llm = llm
 
     def instructions(self, batch: Mapping[str, Tensor]) -> list[Tensor]:
-        """Embedded instruction [n, width] of each sample of a training batch."""
+        """The embedded instruction [n, width] of each sample of a training batch."""
         raise NotImplementedError
 
     def require_instruction(self, text: Tensor) -> None:
-        """Refuse a text [1, n], that of the prompt included, which lacks what the model has always seen in it.
+        """Require an instruction in a text [1, n], which includes that of the prompt, if the model needs one.
 
         Raises:
-            UserError: it does.
+            UserError: the instruction is missing.
         """
 
     def split_prompt(self, prompt_text: Tensor) -> tuple[Tensor, Tensor]:
-        """Prompt text [1, n] as what precedes every turn and what takes part in them."""
+        """Split a prompt text [1, n] into the part before all turns and the part that takes part in them."""
         raise NotImplementedError
 
     def sizes(self) -> dict[str, int]:
-        """Static sizes by the names that a component's declaration uses."""
+        """Sizes of the declared axes that the weights fix."""
         return {"width": self.speech_embedding.embedding_dim, "tokens": self.llm_decoder.out_features}
 
     def forward(self, batch: Mapping[str, Any], device: torch.device | str) -> dict[str, Tensor]:
         """Training loss.
 
         Args:
-            batch: text_token [batch, texts] and speech_token [batch, tokens] with their lengths text_token_len and
+            batch: text_token [batch, texts] and speech_token [batch, tokens] with lengths text_token_len and
                 speech_token_len [batch] (CosyVoice 3: instruct_token and instruct_token_len as well).
 
         Returns:
             scalars ``loss`` and ``acc``, the accuracy of the next token.
         """
-        logits, target = self._predictions(self.layouts(moved(batch, device)))
+        logits, target = self._predictions(self.layouts(to_device(batch, device)))
         return {"loss": self._loss(logits, target), "acc": accuracy(logits, target)}
 
     def forward_dpo(self, batch: Mapping[str, Any], device: torch.device | str) -> dict[str, Tensor]:
-        """Loss on the preferred speech, and how likely it and the rejected speech are.
+        """Loss on the chosen speech, and log probabilities of chosen and rejected speech, for DPOLoss.
 
-        The published code averages log probabilities over the positions without a target; here it is those with one.
+        For the trainer; no action uses it yet. The original implementation averages log probabilities over positions
+        without a target; here the average is over positions with a target.
 
         Args:
-            batch: that of ``forward`` and reject_speech_token [batch, tokens], reject_speech_token_len [batch].
+            batch: as in ``forward``, with reject_speech_token [batch, tokens] and reject_speech_token_len [batch].
 
         Returns:
-            scalars ``loss`` and ``acc`` of the preferred half, and mean log probabilities per sequence,
+            scalars ``loss`` and ``acc`` of the chosen speech, and the mean log probability of each sequence,
             ``chosen_logps`` and ``rejected_logps`` [batch].
         """
-        batch = moved(batch, device)
+        batch = to_device(batch, device)
         rejected = {name: batch[f"reject_{name}"] for name in ("speech_token", "speech_token_len")}
         logits, target = self._predictions([*self.layouts(batch), *self.layouts({**batch, **rejected})])
         half = len(target) // 2
@@ -123,7 +124,7 @@ class QwenSpeechLM(ServedLM):
         return {"loss": loss, "acc": acc, "chosen_logps": chosen, "rejected_logps": rejected_logps}
 
     def layouts(self, batch: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
-        """Rows [length, width] and targets [length] of each sample; half of those that fit are laid out in turns."""
+        """Rows [length, width] and targets [length] of each sample; a random half of those that fit is in turns."""
         texts = without_padding(batch["text_token"], batch["text_token_len"])
         speech = without_padding(batch["speech_token"], batch["speech_token_len"])
         return [
@@ -142,26 +143,26 @@ class QwenSpeechLM(ServedLM):
         max_token_text_ratio: float,
         min_token_text_ratio: float,
     ) -> Iterator[int]:
-        """Speech tokens of a text, one by one.
+        """Generate the speech tokens of a text one by one.
 
-        The published code keeps only one of the tokens that stop it from coming too early; here none of them can.
+        Before the minimum length the original implementation excludes only one stop token; here all are excluded.
 
         Args:
-            text: [1, texts], what to say.
-            prompt_text: [1, n], what the prompt says (CosyVoice 3: after an instruction, which begins the text itself
-                where there is no prompt).
-            prompt_speech_token: [1, n], the prompt's speech tokens.
-            sampling: handed on to the sampler.
-            max_token_text_ratio: most speech tokens per text token of ``text``.
-            min_token_text_ratio: fewest, before which the end is not considered.
+            text: text tokens to synthesize, [1, texts].
+            prompt_text: text tokens of the prompt, [1, n] (CosyVoice 3: after an instruction; without a prompt, the
+                instruction is at the start of ``text``).
+            prompt_speech_token: speech tokens of the prompt, [1, n].
+            sampling: passed to the sampler as top-k.
+            max_token_text_ratio: maximum number of speech tokens per text token of ``text``.
+            min_token_text_ratio: minimum number; stop tokens are excluded before.
         """
         sos, task = (row[None] for row in self.special_rows())
-        spoken = torch.cat([prompt_text, text], dim=1)
-        self.require_instruction(spoken)
-        yield from spoken_tokens(
+        whole_text = torch.cat([prompt_text, text], dim=1)
+        self.require_instruction(whole_text)
+        yield from generate_tokens(
             Sampling(self.sampling, sampling, frozenset(self.special.stops)),
-            self.steps(),
-            torch.cat([sos, self.llm.embed_text(spoken), task, self.speech_embedding(prompt_speech_token)], dim=1),
+            self.incremental_decoder(),
+            torch.cat([sos, self.llm.embed_text(whole_text), task, self.speech_embedding(prompt_speech_token)], dim=1),
             self.speech_embedding,
             shortest=int(text.size(1) * min_token_text_ratio),
             longest=int(text.size(1) * max_token_text_ratio),
@@ -177,58 +178,57 @@ class QwenSpeechLM(ServedLM):
         sampling: int,
         max_token_text_ratio: float,
     ) -> Iterator[int]:
-        """Speech tokens of a text that is still arriving, as in ``inference``.
+        """Generate the speech tokens of a text that is still arriving; arguments as in ``inference``.
+
+        For speech synthesis; no action uses it yet.
 
         Args:
-            text: pieces [1, n] of what to say.
-            max_token_text_ratio: most speech tokens per text token in all; the published code knows no limit.
+            text: pieces [1, n] of the text tokens to synthesize.
+            max_token_text_ratio: maximum number of speech tokens per text token; the original implementation has none.
         """
         before, shared = self.split_prompt(prompt_text)
         session = BistreamSession(self, before, shared, prompt_speech_token, top_k=sampling)
         for piece in text:
-            yield from session.hear(piece)
+            yield from session.add_text(piece)
         yield from session.finish(max_token_text_ratio)
 
-    def steps(self) -> "Steps":
-        """A fresh run of the model: logits of new rows, given all rows before."""
-        return Steps(self)
+    def incremental_decoder(self) -> "IncrementalDecoder":
+        """Computes logits of new rows given all rows before; holds the state of one sequence."""
+        return IncrementalDecoder(self)
 
     def _layout(self, sample: Sample) -> tuple[Tensor, Tensor]:
-        # One draw per sample whatever its length, so that seeded runs stay comparable with the published code.
+        # One draw per sample whatever its length, so that seeded runs match the original implementation.
         wants_turns = random.random() < 0.5
-        marks = self._marks(sample.tokens)
+        targets = sample.tokens.new_tensor([self.special.eos, self.special.fill])
+        marks = Marks(*self.special_rows(), eos=targets[:1], fill=targets[1:])
         if wants_turns and fits_mixed(sample, self.mix):
             return mixed_layout(sample, marks, self.mix)
         return whole_layout(sample, marks)
 
-    def _marks(self, like: Tensor) -> Marks:
-        eos, fill = like.new_tensor([self.special.eos]), like.new_tensor([self.special.fill])
-        return Marks(*self.special_rows(), eos=eos, fill=fill)
-
     def _predictions(self, layouts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         rows, targets = zip(*layouts, strict=True)
-        hidden, _ = self.llm(*packed(rows))
-        return self.llm_decoder(hidden), packed(targets)[0]
+        hidden, _ = self.llm(*padded(rows))
+        return self.llm_decoder(hidden), padded(targets)[0]
 
     def _loss(self, logits: Tensor, target: Tensor) -> Tensor:
         return smoothed_loss(logits, target, smoothing=self.lsm_weight, length_normalized=self.length_normalized_loss)
 
 
-class Steps:
-    """Successive calls of a language model, which hand its cache on."""
+class IncrementalDecoder:
+    """Successive calls of a language model with its key/value cache as state."""
 
     def __init__(self, model: QwenSpeechLM) -> None:
         self._model = model
         self._cache: Any = None
 
     def __call__(self, rows: Tensor) -> Tensor:
-        """Logits [1, tokens] after new rows [1, n, width]."""
+        """Logits [1, tokens] after the last of new rows [1, n, width]."""
         hidden, self._cache = self._model.llm.forward_one_step(rows, self._cache)
         return self._model.llm_decoder(hidden[:, -1])
 
 
 def mean_log_probability(logits: Tensor, target: Tensor) -> Tensor:
-    """Mean log probability of each sequence's targets, [batch]; shapes as in ``smoothed_loss``."""
+    """Mean log probability of the targets of each sequence, [batch]; shapes as in ``smoothed_loss``."""
     counted = target != IGNORED
     logp = logits.log_softmax(dim=-1).gather(2, target.clamp(min=0)[..., None])[..., 0]
     return (logp * counted).sum(dim=1) / counted.sum(dim=1)

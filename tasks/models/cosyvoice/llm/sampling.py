@@ -1,4 +1,4 @@
-"""How the language models pick the next speech token: nucleus sampling that avoids repeating itself.
+"""Samplers of the next speech token: nucleus sampling with a limit on repetitions.
 
 Repetition-aware sampling: VALL-E 2, Chen et al. 2024 (arXiv:2406.05370).
 """
@@ -19,16 +19,16 @@ def ras_sampling(
     win_size: int = 10,
     tau_r: float = 0.1,
 ) -> int:
-    """A token by nucleus sampling, or, if that one was frequent lately, any other token by its probability.
+    """A token by nucleus sampling; if it is too frequent in the recent tokens, a random draw from all other tokens.
 
     Args:
-        logp: [tokens], log probabilities (or scores: only their softmax counts).
-        decoded: the tokens so far.
-        sampling: ignored, as published; ``top_k`` decides.
+        logp: [tokens], log probabilities or unnormalized scores (the softmax is taken).
+        decoded: tokens generated so far.
+        sampling: kept for compatibility with the original implementation; ignored in favour of ``top_k``.
         top_p: probability mass that the nucleus must reach.
-        top_k: most tokens in the nucleus.
-        win_size: how many of the last tokens are looked at.
-        tau_r: share of them from which on a token is too frequent.
+        top_k: maximum number of tokens in the nucleus.
+        win_size: number of recent tokens that are examined.
+        tau_r: fraction of ``win_size`` from which on a token is too frequent.
     """
     token = nucleus_sampling(logp, top_p, top_k)
     if list(decoded[-win_size:]).count(token) >= win_size * tau_r:
@@ -39,12 +39,12 @@ def ras_sampling(
 
 
 def random_sampling(logp: Tensor, decoded: Sequence[int], sampling: int) -> int:
-    """Any token by its probability; arguments as in ``ras_sampling``."""
+    """A token drawn from the full distribution; arguments as in ``ras_sampling``."""
     return _draw(logp.softmax(dim=0))
 
 
 def nucleus_sampling(logp: Tensor, top_p: float, top_k: int) -> int:
-    """A token among the likeliest: at most ``top_k`` of them, no more than reach ``top_p`` together."""
+    """A token drawn from the nucleus: the smallest set of likeliest tokens with mass ``top_p``, at most ``top_k``."""
     probabilities, tokens = logp.softmax(dim=0).sort(descending=True, stable=True)
     mass_before = probabilities.cumsum(dim=0) - probabilities
     size = min(int((mass_before < top_p).sum()), top_k)

@@ -1,6 +1,6 @@
-"""The two training layouts of the CosyVoice 2 and 3 language models: text before speech, or both in turns.
+"""The two training layouts of the CosyVoice 2 and 3 language models: all text before speech, or both in turns.
 
-A layout is a pair: rows [length, width] that go in, and the target token after each, [length], -1 where there is none.
+A layout is a pair: input rows [length, width] and the target token after each row, [length], -1 for no target.
 """
 
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from tasks.models.cosyvoice.llm.common import target_row
 
 @dataclass(frozen=True)
 class Sample:
-    """One training sample: what is said, embedded, and how.
+    """One training sample.
 
-    instruction, text: [n, width], embedded. speech: [m, width], embedded. tokens: [m], the same speech as tokens.
+    instruction, text, speech: embedded, [n, width] each. tokens: the speech tokens that ``speech`` embeds, [n].
     """
 
     instruction: Tensor
@@ -26,7 +26,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Marks:
-    """Special rows [1, width] and the special tokens [1] that a model learns to predict."""
+    """Embedded special tokens ``sos`` and ``task`` [1, width], and the target tokens ``eos`` and ``fill`` [1]."""
 
     sos: Tensor
     task: Tensor
@@ -35,25 +35,25 @@ class Marks:
 
 
 def whole_layout(sample: Sample, marks: Marks) -> tuple[Tensor, Tensor]:
-    """[start][instruction][text][task][speech]; the last text row predicts nothing, the task row the first token."""
+    """[start][instruction][text][task][speech]; the first target is at the task row."""
     rows = torch.cat([marks.sos, sample.instruction, sample.text, marks.task, sample.speech])
-    silent = 1 + len(sample.instruction) + len(sample.text)
-    return rows, target_row(silent, sample.tokens, marks.eos, like=sample.tokens)
+    ignored = 1 + len(sample.instruction) + len(sample.text)
+    return rows, target_row(ignored, sample.tokens, marks.eos, like=sample.tokens)
 
 
 def mixed_layout(sample: Sample, marks: Marks, mix: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """[start][instruction], then turns of ``mix`` text and speech tokens, then [rest of text][task][rest of speech].
+    """[start][instruction], turns of ``mix`` (text, speech) tokens, then [rest of text][task][rest of speech].
 
-    The last text row of a turn predicts its first speech token, its last speech row the fill token.
+    The last text row of a turn predicts its first speech token; its last speech row predicts the fill token.
     """
     texts, speeches = mix
     rows = [marks.sos, sample.instruction]
     target: list[int | Tensor] = [1 + len(sample.instruction)]
     turns = len(sample.text) // texts
     for turn in range(turns):
-        spoken = slice(turn * speeches, (turn + 1) * speeches)
-        rows += [sample.text[turn * texts : (turn + 1) * texts], sample.speech[spoken]]
-        target += [texts - 1, sample.tokens[spoken], marks.fill]
+        part = slice(turn * speeches, (turn + 1) * speeches)
+        rows += [sample.text[turn * texts : (turn + 1) * texts], sample.speech[part]]
+        target += [texts - 1, sample.tokens[part], marks.fill]
     rest = sample.text[turns * texts :]
     rows += [rest, marks.task, sample.speech[turns * speeches :]]
     target += [len(rest), sample.tokens[turns * speeches :], marks.eos]
@@ -61,6 +61,6 @@ def mixed_layout(sample: Sample, marks: Marks, mix: tuple[int, int]) -> tuple[Te
 
 
 def fits_mixed(sample: Sample, mix: tuple[int, int]) -> bool:
-    """Whether there is more speech per text than the turns use up."""
+    """Whether the sample has more speech tokens per text token than the turns consume."""
     texts, speeches = mix
     return len(sample.tokens) / len(sample.text) > speeches / texts

@@ -1,7 +1,7 @@
-"""What an inference server is given of a language model: an ordinary one, whose vocabulary are the speech tokens.
+"""The vLLM export layout of a language model: a plain causal language model whose vocabulary is the speech tokens.
 
-The layout that published deployments load into vLLM: the speech embedding in the place of the text embedding, the
-decoder in that of the head, everything in bf16. Prompts reach the server as rows, which is why no text is needed.
+The same layout as in the original deployments: the speech embedding replaces the text embedding, the speech decoder
+replaces the head, and all tensors are bf16. Prompts reach the server as embeddings, so no text vocabulary is needed.
 """
 
 from collections.abc import Mapping
@@ -10,67 +10,69 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-SERVED_DTYPE = torch.bfloat16
-# With a bias in the head it is no plain Qwen2: published deployments register a class of this name with vLLM.
-WITH_BIAS = "CosyVoice2ForCausalLM"
+VLLM_DTYPE = torch.bfloat16
+# Qwen2 has no bias in the head: the original deployments register a class of this name with vLLM.
+ARCHITECTURE_WITH_BIAS = "CosyVoice2ForCausalLM"
 TEXT_TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
-NEWER_DTYPE = "dtype"  # transformers 5 writes it instead of torch_dtype, which all versions read
+TRANSFORMERS5_DTYPE = "dtype"  # written by transformers 5 in place of torch_dtype, which all versions read
 
 
-class ServedLM(nn.Module):
-    """Base of language models that can be served; nothing here changes the model.
+class VllmExportable(nn.Module):
+    """Base of language models that can be exported for vLLM; no method changes the model.
 
     Attributes:
-        llm: a Qwen2Encoder. speech_embedding, llm_decoder: rows of speech tokens, and hidden states to logits.
+        llm: a Qwen2Encoder.
+        speech_embedding: input embeddings of speech tokens.
+        llm_decoder: hidden states -> logits of speech tokens.
     """
 
     llm: Any
     speech_embedding: nn.Embedding
     llm_decoder: nn.Linear
 
-    def served_tensors(self) -> dict[str, Tensor]:
-        """Copies in bf16 under the names that ``transformers`` has for them."""
+    def vllm_tensors(self) -> dict[str, Tensor]:
+        """Copies of the weights in bf16 under the names of ``transformers``."""
         backbone = self.llm.model.model.state_dict()
         tensors = {f"model.{name}": tensor for name, tensor in backbone.items() if not name.startswith("embed_tokens.")}
         tensors["model.embed_tokens.weight"] = self.speech_embedding.weight
         tensors |= {f"lm_head.{name}": tensor for name, tensor in self.llm_decoder.state_dict().items()}
-        return {name: tensor.detach().to(SERVED_DTYPE, copy=True) for name, tensor in sorted(tensors.items())}
+        return {name: tensor.detach().to(VLLM_DTYPE, copy=True) for name, tensor in sorted(tensors.items())}
 
-    def served_config(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """The config.json of the folder's text model, changed to what ``served_tensors`` holds."""
+    def vllm_config(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """config.json of the text model, changed to describe ``vllm_tensors``."""
         biased = self.llm_decoder.bias is not None
-        kept = {name: value for name, value in _without_text_tokens(config).items() if name != NEWER_DTYPE}
+        kept = {name: value for name, value in _without_text_tokens(config).items() if name != TRANSFORMERS5_DTYPE}
         return kept | {
-            "architectures": [WITH_BIAS] if biased else ["Qwen2ForCausalLM"],
+            "architectures": [ARCHITECTURE_WITH_BIAS] if biased else ["Qwen2ForCausalLM"],
             "tie_word_embeddings": False,
             "torch_dtype": "bfloat16",
             "use_bias": biased,
             "vocab_size": self.speech_embedding.num_embeddings,
         }
 
-    def served_generation(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """The generation_config.json that goes with it."""
+    def vllm_generation_config(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """generation_config.json of the text model without its special tokens."""
         return _without_text_tokens(config)
 
     def text_rows(self) -> int:
-        """How many text tokens have a row of their own."""
+        """Number of rows of the text embedding."""
         return int(self.llm.model.model.embed_tokens.num_embeddings)
 
     def special_rows(self) -> tuple[Tensor, Tensor]:
-        """The rows [1, width] that open a sequence and that ask for speech."""
+        """Embeddings [1, width] of the start token and of the task token, which precedes the speech tokens."""
         raise NotImplementedError
 
     def prompt(self, text: Tensor) -> Tensor:
-        """Rows [1, n + 2, width] that ask for the speech of a text [1, n]."""
+        """Input rows [1, n + 2, width] for synthesizing a text [1, n]."""
         sos, task = (row[None] for row in self.special_rows())
         return torch.cat([sos, self.llm.embed_text(text), task], dim=1)
 
     def logits(self, rows: Tensor) -> Tensor:
-        """Logits [batch, length, tokens] after each of the rows [batch, length, width]."""
+        """Logits [batch, length, tokens] after each of the input rows [batch, length, width]."""
         hidden, _ = self.llm(rows, torch.full((rows.size(0),), rows.size(1), device=rows.device))
         return self.llm_decoder(hidden)
 
 
 def _without_text_tokens(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration without the ids that the text vocabulary gave to its ends: here they would be speech."""
+    """A configuration without the special token ids of the text vocabulary, which are speech tokens here."""
     return {name: value for name, value in config.items() if name not in TEXT_TOKEN_IDS}

@@ -1,1 +1,1 @@
-"""Text tokenizers of the families and their special tokens. Heavy."""
+"""Text tokenizers and their special tokens. Heavy."""

@@ -1,26 +1,26 @@
-"""The text tokenizer of CosyVoice 2 and 3: that of Qwen2, from the ``transformers`` library, with their own tokens."""
+"""The text tokenizer of CosyVoice 2 and 3: Qwen2's, from the ``transformers`` library, with additional tokens."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks.errors import UserError
-from tasks.models.cosyvoice.text.special_tokens import COSYVOICE2, COSYVOICE3
+from tasks.errors import UserError, reason
+from tasks.models.cosyvoice.text.special_tokens import COSYVOICE2_TOKENS, COSYVOICE3_TOKENS
 
 END_OF_TEXT = "<|endoftext|>"
-VOCABULARIES = {"cosyvoice2": COSYVOICE2, "cosyvoice3": COSYVOICE3}
+VOCABULARIES = {"cosyvoice2": COSYVOICE2_TOKENS, "cosyvoice3": COSYVOICE3_TOKENS}
 
 
 class QwenTokenizer:
-    """Text to tokens and back; constructor arguments as published.
+    """Converts between text and token ids; constructor arguments are those of the original config.
 
     Args:
-        token_path: folder with vocab.json, merges.txt and tokenizer_config.json, ``CosyVoice-BlankEN`` of a model.
-        skip_special_tokens: leave special tokens out of decoded text.
-        version: whose tokens are added, ``cosyvoice2`` or ``cosyvoice3``.
+        token_path: folder with vocab.json, merges.txt and tokenizer_config.json, e.g. ``CosyVoice-BlankEN``.
+        skip_special_tokens: omit special tokens from decoded text.
+        version: selects the additional tokens, ``cosyvoice2`` or ``cosyvoice3``.
 
     Raises:
-        UserError: ``transformers`` is missing, an unknown version, or a folder without a readable tokenizer.
+        UserError: ``transformers`` is missing, the version is unknown, or the folder has no readable tokenizer.
     """
 
     def __init__(
@@ -28,14 +28,14 @@ class QwenTokenizer:
     ) -> None:
         if version not in VOCABULARIES:
             known = " or ".join(VOCABULARIES)
-            raise UserError("a tokenizer that is not known here", where="version", value=version, remedy=f"Say {known}")
-        self._tokenizer = _loaded(Path(token_path))
+            raise UserError("unknown tokenizer version", where="version", value=version, remedy=f"Set {known}")
+        self._tokenizer = _load(Path(token_path))
         self._tokenizer.add_special_tokens({"eos_token": END_OF_TEXT, "pad_token": END_OF_TEXT})
         self._tokenizer.add_tokens(list(VOCABULARIES[version]), special_tokens=True)
         self._skip_special_tokens = skip_special_tokens
 
     def __len__(self) -> int:
-        """The largest token plus one: rows that a text embedding must have."""
+        """The largest token id plus one: the number of rows that the text embedding needs."""
         return max(self._tokenizer.get_vocab().values()) + 1
 
     def encode(self, text: str) -> list[int]:
@@ -45,7 +45,7 @@ class QwenTokenizer:
         return str(self._tokenizer.decode(list(tokens), skip_special_tokens=self._skip_special_tokens))
 
 
-def _loaded(folder: Path) -> Any:
+def _load(folder: Path) -> Any:
     try:
         import transformers
     except ImportError as error:
@@ -59,8 +59,7 @@ def _loaded(folder: Path) -> Any:
             raise UserError("no such file", where=folder / name, remedy="Copy or download the tokenizer's files")
     try:
         return transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-    except Exception as error:  # the library raises whatever its many readers raise
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    except Exception as error:  # the library does not document its exceptions
         raise UserError(
-            "is not a tokenizer that transformers can read", where=folder, value=reason, remedy="Download it again"
+            "transformers cannot read the tokenizer", where=folder, value=reason(error), remedy="Download it again"
         ) from error

@@ -1,4 +1,4 @@
-"""Special tokens that published CosyVoice models add to their text vocabularies, in the order that gives their ids."""
+"""Special tokens that CosyVoice models add to their text vocabularies, in the order of their ids."""
 
 
 def _words(text: str) -> list[str]:
@@ -11,10 +11,10 @@ SOUNDS = (
     "[quick_breath]", "<laughter>", "</laughter>", "[hissing]", "[sigh]", "[vocalized-noise]", "[lipsmack]", "[mn]",
 )  # fmt: skip
 
-# English phonemes of the CMU dictionary; vowels also with their stress.
+# English phonemes of the CMU dictionary; vowels without and with stress.
 _VOWELS = _words("AA AE AH AO AW AY EH ER EY IH IY OW OY UH UW")
 _CONSONANTS = _words("B CH D DH F G HH JH K L M N NG P R S SH T TH V W Y Z ZH")
-# Initials and finals of Mandarin's pinyin, finals with their tone.
+# Initials and finals of Mandarin pinyin, finals with tone.
 _PINYIN = _words(
     "a ai an ang ao b c ch d e ei en eng f g h i ian in ing iu ià iàn iàng iào iá ián iáng iáo iè ié iòng ióng iù iú "
     "iā iān iāng iāo iē iě iōng iū iǎ iǎn iǎng iǎo iǒng iǔ j k l m n o ong ou p q r s sh t u uang ue un uo uà uài "
@@ -29,10 +29,10 @@ def _phonemes() -> tuple[str, ...]:
     return tuple(f"[{name}]" for name in (*sorted([*stressed, *_CONSONANTS]), *_PINYIN))
 
 
-COSYVOICE2 = (*PROMPT_MARKS, *SOUNDS)
-COSYVOICE3 = (*COSYVOICE2, "<|endofsystem|>", *_phonemes())
+COSYVOICE2_TOKENS = (*PROMPT_MARKS, *SOUNDS)
+COSYVOICE3_TOKENS = (*COSYVOICE2_TOKENS, "<|endofsystem|>", *_phonemes())
 
-# Whisper's languages, in its order, and those that CosyVoice's own vocabulary adds.
+# Whisper's languages in the order of their ids, then those added by CosyVoice 1.
 LANGUAGES = _words(
     "en zh de es ru ko fr ja pt tr pl ca nl ar sv it id hi fi vi he uk el ms cs ro da hu ta no th ur hr bg lt la mi ml "
     "cy sk te fa lv bn sr az sl kn et mk br eu is hy ne mn bs kk sq sw gl mr pa si km sn yo so af oc ka be tg sd gu am "
@@ -41,19 +41,19 @@ LANGUAGES = _words(
 _EVENTS = _words("ASR AED SER Speech /Speech BGM /BGM Laughter /Laughter Applause /Applause HAPPY SAD ANGRY NEUTRAL")
 _VOICES = [f"TTS/{name}" for name in (*_words("B O Q A CO CL H"), *(f"SP{number:02}" for number in range(1, 14)))]
 _TASKS = _words("translate transcribe startoflm startofprev nospeech notimestamps")
-_TIMES = [f"{number * 0.02:.2f}" for number in range(1501)]  # of a 30 s window
+_TIMES = [f"{number * 0.02:.2f}" for number in range(1501)]  # seconds in a 30 s window
 
 
 def whisper_tokens(languages: int) -> list[str]:
-    """Whisper's special tokens for its first ``languages`` languages."""
+    """Special tokens of Whisper for its first ``languages`` languages."""
     return _marked("endoftext", "startoftranscript", *LANGUAGES[:languages], *_TASKS, *_TIMES)
 
 
 def cosyvoice1_tokens(languages: int) -> list[str]:
-    """Those of CosyVoice 1's own vocabulary: Whisper's with sounds, moods, places kept free, and voices."""
-    free = [f"SPECIAL_TOKEN_{number}" for number in range(1, 31)]
+    """Special tokens of CosyVoice 1: those of Whisper, and sound events, moods, reserved tokens and voices."""
+    reserved = [f"SPECIAL_TOKEN_{number}" for number in range(1, 31)]
     marks = ("endoftext", "startoftranscript", *LANGUAGES[:languages])
-    return _marked(*marks, *_EVENTS, *_TASKS, *free, *_VOICES, *_TIMES)
+    return _marked(*marks, *_EVENTS, *_TASKS, *reserved, *_VOICES, *_TIMES)
 
 
 def _marked(*names: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The text tokenizer that a model folder describes, and whether its tokens have rows in the text embedding."""
+"""The text tokenizer of a model folder, and the check that it matches the text embedding."""
 
 from pathlib import Path
 from typing import Protocol
@@ -8,51 +8,51 @@ from tasks.models.cosyvoice.folder import read_folder_yaml
 from tasks.models.cosyvoice.hyperyaml.builder import build
 from tasks.models.cosyvoice.hyperyaml.reader import Call
 
-TAKES_FOLDER = {"whisper.tokenizer.get_tokenizer", "cosyvoice.tokenizer.tokenizer.get_tokenizer"}
+NEEDS_FOLDER = {"whisper.tokenizer.get_tokenizer", "cosyvoice.tokenizer.tokenizer.get_tokenizer"}
 
 
 class TextTokenizer(Protocol):
-    """Text to tokens and back."""
+    """Converts between text and token ids."""
 
     def __len__(self) -> int:
-        """The largest token plus one."""
+        """The largest token id plus one."""
         ...
 
     def encode(self, text: str) -> list[int]:
-        """Tokens of a text; special tokens in it are recognised."""
+        """Token ids of a text; special tokens in the text are recognized."""
         ...
 
     def decode(self, tokens: list[int]) -> str:
-        """Text of tokens."""
+        """Text of token ids."""
         ...
 
 
 def load_tokenizer(config: Path) -> TextTokenizer:
-    """The tokenizer that the model YAML names under ``get_tokenizer``.
+    """The tokenizer under ``get_tokenizer`` of the model YAML.
 
     Raises:
-        UserError: the YAML names none or an unknown one, or its files or its library are missing.
+        UserError: the YAML has no tokenizer or an unknown one, or its files or its library are missing.
     """
     document = read_folder_yaml(config)
     described = document.get("get_tokenizer")
     if not isinstance(described, Call):
-        raise UserError("does not describe a tokenizer", where=config, value=described, remedy="Give a model's YAML")
-    if described.target in TAKES_FOLDER:
+        raise UserError("get_tokenizer is not a tokenizer", where=config, value=described, remedy="Use a model YAML")
+    if described.target in NEEDS_FOLDER:
         described.arguments["folder"] = config.parent
     tokenizer: TextTokenizer = build(Call(described.target, described.line, False, described.arguments), document)
     return tokenizer
 
 
 def require_rows(tokenizer: TextTokenizer, rows: int, *, config: Path) -> None:
-    """Every text token must have a row in the text embedding.
+    """Require a row of the text embedding, of ``rows`` rows, for every token id.
 
     Raises:
-        UserError: the tokenizer makes tokens that the model has never had.
+        UserError: the tokenizer has more tokens than the embedding has rows.
     """
     if len(tokenizer) > rows:
         raise UserError(
-            "the tokenizer does not match the model: its tokens reach beyond the text embedding",
+            "the tokenizer does not match the model: it has more tokens than the text embedding has rows",
             where=config.parent,
             value=f"{len(tokenizer)} tokens, {rows} rows",
-            remedy="Use the tokenizer files that were published with these weights",
+            remedy="Use the tokenizer files that belong to these weights",
         )

@@ -1,1 +1,1 @@
-"""Vocoders from mel spectrograms to waveforms, with their pitch predictors. Heavy."""
+"""Vocoders from mel spectrograms to waveforms, and their pitch predictors. Heavy."""

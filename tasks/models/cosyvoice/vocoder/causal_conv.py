@@ -1,4 +1,4 @@
-"""Convolutions that keep the length and look only one way: the past, or a fixed number of frames ahead."""
+"""Convolutions that see only the past, or only a fixed number of frames ahead."""
 
 from typing import Literal
 
@@ -10,10 +10,10 @@ Side = Literal["left", "right"]
 
 
 class CausalConv1d(nn.Conv1d):
-    """A convolution padded on one side only; what lies there is zeros, or, on the right, real frames that are given.
+    """A convolution padded on one side, with zeros or, on the right, with given frames; keeps the length.
 
     Args:
-        side: "left" looks back, "right" looks ahead.
+        side: "left" sees the past, "right" sees frames ahead.
     """
 
     def __init__(
@@ -23,9 +23,9 @@ class CausalConv1d(nn.Conv1d):
         self.side, self.reach = side, dilation * (kernel_size - 1)
 
     def forward(self, x: Tensor, ahead: Tensor | None = None) -> Tensor:
-        """[batch, in_channels, frames] to [batch, out_channels, frames].
+        """[batch, in_channels, frames] -> [batch, out_channels, frames].
 
-        ``ahead`` [batch, in_channels, ``self.reach``] are the frames that follow ``x``; without them the end is zeros.
+        ``ahead`` [batch, in_channels, ``self.reach``]: the frames that follow ``x``; zeros if None.
         """
         if ahead is not None:
             return super().forward(torch.cat([x, ahead], dim=2))
@@ -33,24 +33,24 @@ class CausalConv1d(nn.Conv1d):
 
 
 class CausalUpsampleConv1d(nn.Conv1d):
-    """Every frame repeated ``factor`` times, then a convolution that looks back."""
+    """Repeats every frame ``factor`` times and applies a causal convolution."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, factor: int) -> None:
         super().__init__(in_channels, out_channels, kernel_size)
         self.factor = factor
 
     def forward(self, x: Tensor) -> Tensor:
-        """[batch, in_channels, frames] to [batch, out_channels, frames * factor]."""
+        """[batch, in_channels, frames] -> [batch, out_channels, frames * factor]."""
         x = F.interpolate(x, scale_factor=float(self.factor), mode="nearest")
         return super().forward(F.pad(x, (self.kernel_size[0] - 1, 0)))
 
 
 class CausalDownsampleConv1d(nn.Conv1d):
-    """A convolution with a stride that looks back."""
+    """A causal convolution with a stride."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__(in_channels, out_channels, 2 * stride, stride=stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[batch, in_channels, frames * stride + 1] to [batch, out_channels, frames]."""
+        """[batch, in_channels, frames * stride + 1] -> [batch, out_channels, frames]."""
         return super().forward(F.pad(x, (self.stride[0] - 1, 0)))

@@ -9,7 +9,7 @@ from tasks.models.cosyvoice.vocoder.causal_conv import CausalConv1d
 
 
 class CausalConvRNNF0Predictor(nn.Module):
-    """Mel to pitch with five convolutions, the first of which looks ahead and the others back."""
+    """Mel to pitch with five convolutions; the first sees frames ahead, the others the past."""
 
     def __init__(self, *, num_class: int = 1, in_channels: int = 80, cond_channels: int = 512) -> None:
         super().__init__()
@@ -26,10 +26,10 @@ class CausalConvRNNF0Predictor(nn.Module):
 
         Args:
             mel: [batch, in_channels, frames].
-            finalize: the mel ends here; otherwise its last three frames are look-ahead only.
+            finalize: this is the end of the mel; otherwise its last three frames are look-ahead.
 
         Returns:
-            [batch, frames] in Hz; three frames fewer if not ``finalize``.
+            [batch, frames] in Hz; three frames shorter if not ``finalize``.
         """
         first, *rest = self.condnet
         x = first(mel) if finalize else first(mel[:, :, : -self.look_ahead], mel[:, :, -self.look_ahead :])
@@ -38,10 +38,10 @@ class CausalConvRNNF0Predictor(nn.Module):
         return torch.abs(self.classifier(x.transpose(1, 2)).squeeze(-1))
 
     def in_double(self, mel: Tensor, finalize: bool = True) -> Tensor:
-        """``forward`` in float64, rounded to the dtype of ``mel``; the parameters keep theirs.
+        """``forward`` in float64, rounded to the dtype of ``mel``; the parameters keep their dtype.
 
-        The excitation adds up the pitch over a whole utterance, so its last bits are audible. The published code
-        converts the module itself to float64 and leaves it so.
+        The excitation accumulates the pitch over the utterance, so rounding errors become audible. The original
+        implementation converts the module itself to float64 permanently.
         """
         doubled = {name: parameter.double() for name, parameter in self.named_parameters()}
         return functional_call(self, doubled, (mel.double(), finalize)).to(mel.dtype)

@@ -1,4 +1,4 @@
-"""The causal HiFT vocoder of CosyVoice 3: it looks seven frames ahead and can speak while the mel still grows."""
+"""The causal HiFT vocoder of CosyVoice 3: seven frames of look-ahead; can run while the mel still grows."""
 
 import torch
 from torch import Tensor, nn
@@ -6,7 +6,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from tasks.models.cosyvoice.vocoder.causal_conv import CausalConv1d, CausalDownsampleConv1d, CausalUpsampleConv1d
 from tasks.models.cosyvoice.vocoder.causal_f0_predictor import CausalConvRNNF0Predictor
-from tasks.models.cosyvoice.vocoder.hift import HiFTGenerator, continued
+from tasks.models.cosyvoice.vocoder.hift import HiFTGenerator, splice_source
 from tasks.models.cosyvoice.vocoder.hift_blocks import LayerSet
 from tasks.models.cosyvoice.vocoder.source import PhaseRule, SourceNoise
 
@@ -14,9 +14,9 @@ _NOISE_SEED = 0
 
 
 class CausalHiFTGenerator(HiFTGenerator):
-    """HiFT whose layers look back only, except the first of the filter and the first of the pitch predictor.
+    """HiFT with causal layers, except the first of the filter and the first of the pitch predictor.
 
-    A call that is not ``finalize`` takes the mel so far and returns the waveform that later frames cannot change.
+    Without ``finalize`` a call returns the part of the waveform that does not depend on later frames of the mel.
     """
 
     LOOK_AHEAD = 4
@@ -24,7 +24,7 @@ class CausalHiFTGenerator(HiFTGenerator):
 
     @staticmethod
     def layers(look_ahead: int) -> LayerSet:
-        """As the parent's; all but the first look back."""
+        """As in HiFTGenerator; all but the first are causal."""
         return LayerSet(
             first=lambda inward, outward: weight_norm(CausalConv1d(inward, outward, look_ahead + 1, side="right")),
             up=lambda inward, outward, kernel, factor: weight_norm(
@@ -39,7 +39,7 @@ class CausalHiFTGenerator(HiFTGenerator):
 
     @staticmethod
     def phase_rule(sampling_rate: int) -> PhaseRule:
-        """As the parent's, but a frame's phase is held, not interpolated towards a frame not yet known."""
+        """As in HiFTGenerator, but the phase of a frame is held, as the next frame may be unknown."""
         return "by_sample" if sampling_rate == 22050 else "by_frame_nearest"
 
     def forward(self, mel: Tensor, source: Tensor, finalize: bool = True) -> Tensor:
@@ -47,8 +47,8 @@ class CausalHiFTGenerator(HiFTGenerator):
 
         Args:
             mel: [batch, in_channels, frames], log magnitudes.
-            source: as the parent's.
-            finalize: the mel ends here; otherwise its last frames are look-ahead only.
+            source: as in HiFTGenerator.
+            finalize: this is the end of the mel; otherwise its last frames are look-ahead.
 
         Returns:
             [batch, frames * hop], limited to ``audio_limit``; ``look_ahead + 1`` frames shorter if not ``finalize``.
@@ -68,26 +68,26 @@ class CausalHiFTGenerator(HiFTGenerator):
         noise: SourceNoise | None = None,
         finalize: bool = True,
     ) -> tuple[Tensor, Tensor]:
-        """Waveform of a mel; as the parent's, with ``finalize`` as in ``forward``.
+        """Waveform of a mel as in HiFTGenerator, with ``finalize`` as in ``forward``.
 
         Returns:
-            if not ``finalize``: waveform [batch, (frames - 8) * hop], excitation [batch, 1, (frames - 3) * hop].
+            without ``finalize``: waveform [batch, (frames - 8) * hop], excitation [batch, 1, (frames - 3) * hop].
         """
         f0 = self.f0_predictor.in_double(speech_feat, finalize)
-        source = continued(cache_source, self.excitation(f0, noise))
+        source = splice_source(cache_source, self.excitation(f0, noise))
         return self(speech_feat[:, :, : f0.shape[1]], source, finalize), source
 
     def excitation(self, f0: Tensor, noise: SourceNoise | None = None) -> Tensor:
-        """As the parent's; in eval mode noise that is not given is the same in every call and every process."""
+        """As in HiFTGenerator; in eval mode the default noise is the same in every call and process."""
         if noise is None and not self.training:
             noise = self.fixed_noise(f0)
         return super().excitation(f0, noise)
 
     def fixed_noise(self, f0: Tensor) -> SourceNoise:
-        """Seeded noise for ``f0`` [batch, frames]; for more frames the same noise goes on, so growing calls agree.
+        """Seeded noise for ``f0`` [batch, frames]; more frames extend the same noise, so successive calls agree.
 
-        Uniform, as published. The published code draws a table of 300 s (259 MB) when it builds the model, which no
-        checkpoint holds and which differs between processes: parity with it is defined for a given noise.
+        Uniform, as in the original implementation, which draws a table of 300 s (259 MB) when it builds the model. No
+        checkpoint contains the table and it differs between processes: parity with it is defined for a given noise.
         """
         generator = torch.Generator("cpu").manual_seed(_NOISE_SEED)
         phase = torch.rand(1, self.m_source.harmonics, generator=generator)

@@ -6,7 +6,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 
 class ConvRNNF0Predictor(nn.Module):
-    """Mel to pitch with five convolutions (there is no recurrent layer in it, whatever the published name says)."""
+    """Mel to pitch with five convolutions; in spite of the original name it has no recurrent layer."""
 
     def __init__(self, *, num_class: int = 1, in_channels: int = 80, cond_channels: int = 512) -> None:
         super().__init__()
@@ -17,5 +17,5 @@ class ConvRNNF0Predictor(nn.Module):
         self.classifier = nn.Linear(cond_channels, num_class)
 
     def forward(self, mel: Tensor) -> Tensor:
-        """Mel [batch, in_channels, frames] to pitch [batch, frames] in Hz."""
+        """Mel [batch, in_channels, frames] -> pitch [batch, frames] in Hz."""
         return torch.abs(self.classifier(self.condnet(mel).transpose(1, 2)).squeeze(-1))

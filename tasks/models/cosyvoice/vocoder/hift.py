@@ -1,6 +1,7 @@
-"""The HiFT vocoder of CosyVoice 1 and 2: mel to waveform through a neural source-filter and an inverse STFT.
+"""The HiFT vocoder of CosyVoice 1 and 2: mel to waveform by a neural source-filter and an inverse STFT.
 
-HiFTNet, Li et al. 2023 (arXiv:2309.09493). Parameter names and constructor arguments are as published.
+HiFTNet, Li et al. 2023 (arXiv:2309.09493). Parameter names, constructor arguments and their defaults are those of the
+original implementation.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,16 +24,16 @@ _FINAL_SLOPE = 0.01
 
 
 class HiFTGenerator(nn.Module):
-    """Mel and excitation to waveform; the excitation comes from the pitch that the model predicts itself.
+    """Mel and excitation to waveform; the excitation is made from the predicted pitch.
 
-    ``forward`` is what exports hold: deterministic, and made of operators that every runtime has.
-    ``inference`` goes from a mel alone to the waveform. Options that a YAML leaves out are as published.
+    ``forward`` is the exported part: deterministic, with operators that every runtime supports. ``inference`` computes
+    the waveform from the mel alone.
 
     Args:
-        nb_harmonics: overtones of the excitation.
+        nb_harmonics: number of overtones of the excitation.
         nsf_alpha: amplitude of each of its sines; nsf_sigma, nsf_voiced_threshold: see HarmonicSource.
-        upsample_rates: factors of the stages, which with the hop of ``istft_params`` multiply to samples per frame.
-        conv_pre_look_right: frames that the filter's first layer looks ahead; only the causal vocoder has it.
+        upsample_rates: factors of the stages; their product times the hop of ``istft_params`` is samples per frame.
+        conv_pre_look_right: look-ahead of the first layer of the filter, in frames; causal vocoder only.
     """
 
     LOOK_AHEAD = 0
@@ -89,25 +90,25 @@ class HiFTGenerator(nn.Module):
 
     @staticmethod
     def layers(look_ahead: int) -> LayerSet:
-        """The convolutions to build the filter of; ``look_ahead`` frames are for the causal ones to read."""
+        """Constructors of the convolutions; the causal vocoder uses ``look_ahead``, in frames."""
         return CENTRED
 
     @staticmethod
     def phase_rule(sampling_rate: int) -> PhaseRule:
-        """How the excitation's phase runs; the published code switches on the sampling rate, not on a setting."""
+        """Phase rule of the excitation; it depends on the sampling rate, as in the original implementation."""
         return "by_sample" if sampling_rate == 22050 else "by_frame_linear"
 
     def sizes(self) -> dict[str, int]:
         """Static sizes by the names that a component's declaration uses; ``hop`` is in samples per frame."""
-        return {"mels": self.in_channels, "hop": self.hop, "harmonics": self.m_source.harmonics}
+        return {"mel": self.in_channels, "hop": self.hop, "harmonics": self.m_source.harmonics}
 
     def forward(self, mel: Tensor, source: Tensor) -> Tensor:
         """Waveform of a mel and its excitation.
 
         Args:
             mel: [batch, in_channels, frames], log magnitudes.
-            source: [batch, 1, frames * hop], from ``excitation``; or the same samples as [batch, frames, hop], which
-                spares an export the axis that is a multiple of another.
+            source: [batch, 1, frames * hop], from ``excitation``; or the same samples as [batch, frames, hop], so
+                that no axis of an exported graph is a multiple of another.
 
         Returns:
             [batch, frames * hop], limited to ``audio_limit``.
@@ -121,14 +122,14 @@ class HiFTGenerator(nn.Module):
 
         Args:
             speech_feat: [batch, in_channels, frames].
-            cache_source: [batch, 1, n <= frames * hop], the excitation that an earlier call returned for the frames
-                that this call repeats; it replaces the first n samples so that chunks join without a click.
-            noise: of the excitation; drawn from torch's global generator if not given.
+            cache_source: [batch, 1, n <= frames * hop], the excitation returned by an earlier call for the frames that
+                this call repeats; it replaces the first n samples so that chunks join without a click.
+            noise: of the excitation; drawn from the global generator of torch if None.
 
         Returns:
             waveform [batch, frames * hop] and the excitation used [batch, 1, frames * hop].
         """
-        source = continued(cache_source, self.excitation(self.f0_predictor(speech_feat), noise))
+        source = splice_source(cache_source, self.excitation(self.f0_predictor(speech_feat), noise))
         return self(speech_feat, source), source
 
     def excitation(self, f0: Tensor, noise: SourceNoise | None = None) -> Tensor:
@@ -137,7 +138,7 @@ class HiFTGenerator(nn.Module):
         return source
 
     def filter(self, x: Tensor, spectrum: Tensor) -> Tensor:
-        """Waveform of the first layer's features [batch, width, frames] and the excitation's spectrum."""
+        """Waveform of the features of the first layer [batch, width, frames] and the spectrum of the excitation."""
         last = len(self.ups) - 1
         for stage, up in enumerate(self.ups):
             x = up(F.leaky_relu(x, self.lrelu_slope))
@@ -150,7 +151,10 @@ class HiFTGenerator(nn.Module):
         return self._waveform(self.conv_post(F.leaky_relu(x, _FINAL_SLOPE)))
 
     def remove_weight_norm(self) -> None:
-        """Replace every weight-normed weight by its value: the same sound, faster, but the published names are gone."""
+        """Replace weight-normed weights by their values, in place; state-dict names change.
+
+        For speech synthesis; no action uses it yet.
+        """
         fix_parametrized_weights(self)
 
     def _build_filter(
@@ -167,12 +171,12 @@ class HiFTGenerator(nn.Module):
     def _waveform(self, x: Tensor) -> Tensor:
         log_magnitude, phase = x.split(self.fourier.bins, dim=1)
         magnitude = torch.exp(log_magnitude).clamp(max=_MAX_MAGNITUDE)
-        # The published model calls the sine of its output the phase, and means it.
+        # As in the original implementation: the phase is the sine of the network output.
         phase = torch.sin(phase)
         spectrum = torch.cat([magnitude * torch.cos(phase), magnitude * torch.sin(phase)], dim=1)
         return self.fourier.inverse(spectrum).clamp(-self.audio_limit, self.audio_limit)
 
 
-def continued(earlier: Tensor | None, source: Tensor) -> Tensor:
+def splice_source(earlier: Tensor | None, source: Tensor) -> Tensor:
     """``source`` [batch, 1, samples] with its beginning replaced by ``earlier`` [batch, 1, n], if there is any."""
     return source if earlier is None else torch.cat([earlier, source[:, :, earlier.shape[2] :]], dim=2)

@@ -1,4 +1,4 @@
-"""Layers of the HiFT vocoders: residual blocks with periodic activations, convolutions that see past and future."""
+"""Layers of the HiFT vocoders: residual blocks with periodic activations, and centred convolutions."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from torch.nn.utils.parametrizations import weight_norm
 
 @dataclass(frozen=True)
 class LayerSet:
-    """How a family builds its convolutions; every one but ``down`` is weight-normed, as in the published checkpoints.
+    """Constructors of the convolutions of a vocoder; all but ``down`` are weight-normed.
 
-    first: (in_channels, out_channels) of the layer that reads the mel.
-    up: (in_channels, out_channels, kernel size, factor), lengthens by the factor.
-    down: (in_channels, out_channels, stride), brings the source's spectrum to a stage's rate.
+    first: (in_channels, out_channels), the input layer.
+    up: (in_channels, out_channels, kernel size, factor), upsamples by the factor.
+    down: (in_channels, out_channels, stride), downsamples the spectrum of the excitation.
     block: (channels, kernel size, dilation), keeps the length.
-    last: (in_channels, out_channels) of the layer that writes the spectrum.
+    last: (in_channels, out_channels), the output layer.
     """
 
     first: Callable[[int, int], nn.Module]
@@ -34,13 +34,13 @@ class Snake(nn.Module):
         self.alpha = nn.Parameter(torch.ones(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[batch, channels, samples] to the same shape."""
+        """[batch, channels, samples] -> the same shape."""
         alpha = self.alpha[:, None]
         return x + torch.sin(x * alpha) ** 2 / (alpha + 1e-9)
 
 
 class ResBlock(nn.Module):
-    """For every dilation: Snake, dilated convolution, Snake, convolution, added to the input."""
+    """For each dilation: Snake, dilated convolution, Snake, convolution, with a residual connection."""
 
     def __init__(self, channels: int, kernel_size: int, dilations: Sequence[int], layers: LayerSet) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class ResBlock(nn.Module):
         self.activations2 = nn.ModuleList(Snake(channels) for _ in dilations)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[batch, channels, samples] to the same shape."""
+        """[batch, channels, samples] -> the same shape."""
         steps = zip(self.activations1, self.convs1, self.activations2, self.convs2, strict=True)
         for activation1, conv1, activation2, conv2 in steps:
             x = x + conv2(activation2(conv1(activation1(x))))

@@ -1,6 +1,6 @@
-"""The excitation of the HiFT vocoders: harmonics of the predicted pitch, plus noise that is an explicit argument.
+"""The excitation of the HiFT vocoders: harmonics of the predicted pitch plus noise, which is an argument.
 
-Neural source-filter model, Wang et al. 2019 (arXiv:1904.12088). All randomness sits in ``SourceNoise``: the same mel
+Neural source-filter model, Wang et al. 2019 (arXiv:1904.12088). ``SourceNoise`` is the only randomness: the same mel
 and noise give the same waveform, and an exported graph can take the noise as an input.
 """
 
@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# Where the phase is added up: at every sample (22.05 kHz models), or at every frame and then drawn out (24 kHz models).
+# The phase is accumulated per sample (22.05 kHz models), or per frame and then upsampled (24 kHz models).
 PhaseRule = Literal["by_sample", "by_frame_linear", "by_frame_nearest"]
 _INTERPOLATION = {"by_frame_linear": "linear", "by_frame_nearest": "nearest"}
 
 
 class SourceNoise(NamedTuple):
-    """The random part of an excitation; every harmonic has its own.
+    """The random part of an excitation.
 
-    phase: [batch, harmonics] in [0, 1), the initial phase in turns; only the ``by_sample`` rule hears it.
+    phase: [batch, harmonics] in [0, 1), the initial phase in turns; used by the ``by_sample`` rule only.
     samples: [batch, samples, harmonics], of unit scale.
     """
 
@@ -27,15 +27,15 @@ class SourceNoise(NamedTuple):
 
 
 class HarmonicSource(nn.Module):
-    """Pitch to excitation: harmonics where the voice is voiced, noise everywhere, merged by one learned layer.
+    """Pitch to excitation: harmonics in voiced frames, noise in all frames, merged by one linear layer.
 
     Args:
         sampling_rate: in Hz.
         hop: samples per frame.
-        overtones: harmonics above the fundamental.
-        amplitude: of each sine.
-        noise_std: of the noise under a voiced frame; unvoiced frames have a third of ``amplitude``.
-        voiced_threshold: in Hz; a frame is voiced above it.
+        overtones: number of harmonics above the fundamental.
+        amplitude: amplitude of each sine.
+        noise_std: standard deviation of the noise in voiced frames; ``amplitude / 3`` in unvoiced ones.
+        voiced_threshold: in Hz; frames with a higher pitch are voiced.
         phase_rule: where the phase is accumulated.
     """
 
@@ -67,13 +67,13 @@ class HarmonicSource(nn.Module):
             excitation [batch, 1, frames * hop] in (-1, 1) and voicing [batch, frames * hop, 1], 0 or 1.
         """
         sines = torch.sin(self._phase(f0, noise.phase)) * self.amplitude
-        voiced = self._drawn_out((f0 > self.voiced_threshold).to(f0.dtype)[..., None])
+        voiced = self._repeat_frames((f0 > self.voiced_threshold).to(f0.dtype)[..., None])
         level = voiced * self.noise_std + (1 - voiced) * self.amplitude / 3
         excitation = torch.tanh(self.l_linear(sines * voiced + level * noise.samples))
         return excitation.transpose(1, 2), voiced
 
     def draw_noise(self, f0: Tensor) -> SourceNoise:
-        """Fresh noise for ``f0`` [batch, frames] from torch's global generator."""
+        """New noise for ``f0`` [batch, frames] from the global generator of torch."""
         batch, frames = f0.shape
         phase = torch.rand(batch, self.harmonics, device=f0.device, dtype=f0.dtype)
         samples = torch.randn(batch, frames * self.hop, self.harmonics, device=f0.device, dtype=f0.dtype)
@@ -90,14 +90,14 @@ class HarmonicSource(nn.Module):
     def _phase_by_sample(self, turns: Tensor, initial: Tensor) -> Tensor:
         offset = (2 * initial - 1) * torch.pi
         offset = torch.cat([torch.zeros_like(offset[:, :1]), offset[:, 1:]], dim=1)
-        return 2 * torch.pi * (torch.cumsum(self._drawn_out(turns), dim=1) % 1) + offset[:, None]
+        return 2 * torch.pi * (torch.cumsum(self._repeat_frames(turns), dim=1) % 1) + offset[:, None]
 
     def _phase_by_frame(self, turns: Tensor, interpolation: str) -> Tensor:
-        # The published order of operations: in float32 the phase grows so large that another order is another sound.
+        # The original order of operations: the phase grows so large that another order changes the sound in float32.
         phase = torch.cumsum(turns, dim=1) * 2 * torch.pi * self.hop
         return F.interpolate(phase.transpose(1, 2), scale_factor=float(self.hop), mode=interpolation).transpose(1, 2)
 
-    def _drawn_out(self, frames: Tensor) -> Tensor:
+    def _repeat_frames(self, frames: Tensor) -> Tensor:
         """Each frame repeated ``hop`` times: [batch, frames, n] to [batch, frames * hop, n]."""
         batch, count, channels = frames.shape
         return frames[:, :, None].expand(batch, count, self.hop, channels).reshape(batch, count * self.hop, channels)

@@ -1,6 +1,6 @@
 """The short-time Fourier transform and its inverse as convolutions with constant bases.
 
-A vocoder's window is a few samples long, so the bases are tiny, and every runtime has convolutions; few have an STFT.
+The window of a vocoder is a few samples long, so the bases are small; every runtime has convolutions, few an STFT.
 """
 
 import torch
@@ -9,9 +9,9 @@ from torch.nn import functional as F
 
 
 class ShortTimeFourier(nn.Module):
-    """STFT and inverse with a periodic Hann window, centred frames and reflected edges, as ``torch.stft`` has.
+    """STFT and inverse with a periodic Hann window, centred frames and reflected edges, as in ``torch.stft``.
 
-    A spectrum is real: [batch, 2 * bins, frames], first the real, then the imaginary parts; bins = n_fft // 2 + 1.
+    A spectrum is [batch, 2 * bins, frames]: the real, then the imaginary parts; bins = n_fft // 2 + 1.
     """
 
     analysis: Tensor
@@ -21,7 +21,7 @@ class ShortTimeFourier(nn.Module):
     def __init__(self, n_fft: int, hop: int) -> None:
         super().__init__()
         self.n_fft, self.hop, self.bins = n_fft, hop, n_fft // 2 + 1
-        # Loaders build on the meta device, and these constants are in no checkpoint: they must be real at once.
+        # Loaders build on the meta device; these constants, which no checkpoint has, must be real.
         with torch.device("cpu"):
             window = torch.hann_window(n_fft, dtype=torch.float64)
             cosine, sine = _fourier_basis(n_fft)
@@ -32,12 +32,12 @@ class ShortTimeFourier(nn.Module):
         self._constant("squared_window", (window**2)[None])
 
     def transform(self, wave: Tensor) -> Tensor:
-        """Wave [batch, 1, samples] to its spectrum [batch, 2 * bins, samples // hop + 1]."""
+        """Wave [batch, 1, samples] -> spectrum [batch, 2 * bins, samples // hop + 1]."""
         edge = self.n_fft // 2
         return F.conv1d(F.pad(wave, (edge, edge), mode="reflect"), self.analysis, stride=self.hop)
 
     def inverse(self, spectrum: Tensor) -> Tensor:
-        """Spectrum [batch, 2 * bins, frames] to the wave [batch, (frames - 1) * hop] that it is nearest to."""
+        """Spectrum [batch, 2 * bins, frames] -> wave [batch, (frames - 1) * hop], the least-squares inverse."""
         overlapped = F.conv_transpose1d(spectrum, self.synthesis, stride=self.hop)
         envelope = F.conv_transpose1d(torch.ones_like(spectrum[:1, :1]), self.squared_window, stride=self.hop)
         edge = self.n_fft // 2

@@ -1,4 +1,4 @@
-"""A YAML that leaves an option out means what the published class takes for it."""
+"""An option that a YAML leaves out has the default of the original class."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ HIFIGAN, LLM = "!new:cosyvoice.hifigan", "!new:cosyvoice.llm.llm"
 
 
 def built(folder: Path, text: str) -> Any:
-    """What a YAML with this value describes, without memory for its weights."""
+    """The object described by a YAML with this value, on the meta device."""
     path = folder / "cosyvoice.yaml"
     path.write_text(f"it: {text}")
     document = read_yaml(path)
@@ -30,7 +30,7 @@ def shape(module: Any, name: str) -> tuple[int, ...]:
 def test_vocoder(tmp_path: Path, kind: str, first: int, ahead: int) -> None:
     predictor = f"{HIFIGAN}.f0_predictor.{kind}ConvRNNF0Predictor {{}}"
     vocoder = built(tmp_path, f"{HIFIGAN}.generator.{kind}HiFTGenerator\n  f0_predictor: {predictor}\n")
-    assert vocoder.sizes() == {"mels": 80, "hop": 256, "harmonics": 9}
+    assert vocoder.sizes() == {"mel": 80, "hop": 256, "harmonics": 9}
     assert vocoder.look_ahead == ahead
     assert shape(vocoder, "conv_pre.parametrizations.weight.original1") == (512, 80, first)
     assert shape(vocoder, "f0_predictor.classifier.weight") == (1, 512)

@@ -1,0 +1,102 @@
+"""The code that an action uses: which modules that is, observed while it runs, and their digests.
+
+As a compiler writes down the headers it has read: what an action imported this time is what a change of code can
+concern. Whatever would make it import something else (an edited module, a parameter, an input) changes the key anyway.
+"""
+
+import site
+import sys
+import sysconfig
+import time
+from collections.abc import Collection, Iterable
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+from tasks.freshness.digests import Digests
+from tasks.objects import find_source
+
+# Rooms that carry a step out or report about it; what they do never reaches the bytes of an artifact.
+HOUSE_KEEPING = (
+    "tasks.errors", "tasks.job", "tasks.objects", "tasks.paths", "tasks.plain_data", "tasks.progress",
+    "tasks.cache", "tasks.child", "tasks.freshness", "tasks.machine", "tasks.pipeline", "tasks.workflow",
+)  # fmt: skip
+PROJECT = __name__.partition(".")[0]
+EDITED = "edited while the step ran"  # no digest: the next decision finds that the code has changed
+
+
+def used_modules(action: str, *, before: Collection[str], named: Iterable[str], digests: Digests) -> list[str]:
+    """The modules of this project and of the user that an action has used, once it has run in this process.
+
+    Args:
+        action: ``module:function``.
+        before: names of the modules that were loaded when it began. One of these counts if the action's modules
+            import it or it is among `named`: a warm process has loaded more than an action uses.
+        named: modules of objects that were loaded by name.
+    """
+    loaded = list(sys.modules.items())
+    own = {name: path for name, module in loaded if not _is_house_keeping(name) and (path := _own_file(name, module))}
+    waiting = {action.partition(":")[0], *named, *(own.keys() - set(before))} & own.keys()
+    found: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        found.add(name)
+        waiting |= (digests.of_source(own[name], package=_package(name))[1] | _parents(name)) & own.keys() - found
+    return sorted(found)
+
+
+def code_digests(modules: Iterable[str], digests: Digests, *, newest: float | None = None) -> dict[str, str]:
+    """Digests of the modules as their files are now; a module without a file has an empty one.
+
+    A module's digest is that of its syntax tree, and that of the JSON file of its name beside it, a table of its own.
+
+    Args:
+        newest: files changed since this time (seconds since the epoch) may not be what was imported: EDITED.
+    """
+    found = {}
+    for module in modules:
+        path = _source(module)
+        if path is None:
+            found[module] = ""
+        elif newest is not None and newest < path.stat().st_mtime <= time.time():
+            found[module] = EDITED
+        else:
+            table = path.with_suffix(".json")
+            code = digests.of_source(path, package=_package(module))[0]
+            found[module] = f"{code} {digests.of_file(table)}" if table.is_file() else code
+    return found
+
+
+@cache
+def _source(module: str) -> Path | None:
+    return find_source(module)
+
+
+def _own_file(name: str, module: ModuleType) -> Path | None:
+    """The file of a module of this project or the user's; None for those of installed libraries."""
+    path = Path(getattr(module, "__file__", None) or "")
+    if path.suffix != ".py" or not path.is_file():  # torch.classes gives a name that is no path
+        return None
+    is_project = name == PROJECT or name.startswith(f"{PROJECT}.")
+    return path if is_project or not any(path.is_relative_to(folder) for folder in _library_folders()) else None
+
+
+@cache
+def _library_folders() -> tuple[Path, ...]:
+    named = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    return tuple(Path(folder) for folder in {*named, *site.getsitepackages(), site.getusersitepackages()})
+
+
+def _package(module: str) -> str:
+    """What a relative import in a module starts from."""
+    path = _source(module)
+    return module if path and path.name == "__init__.py" else module.rpartition(".")[0]
+
+
+def _parents(module: str) -> set[str]:
+    parts = module.split(".")
+    return {".".join(parts[:length]) for length in range(1, len(parts))}
+
+
+def _is_house_keeping(module: str) -> bool:
+    return any(module == room or module.startswith(f"{room}.") for room in HOUSE_KEEPING)

@@ -1,0 +1,32 @@
+"""What the steps around TensorRT plans share: their params, and why they are skipped."""
+
+from typing import Any
+
+from tasks.pipeline.component_params import declaration
+from tasks.pipeline.graph_inputs import GraphInputs
+from tasks.pipeline.step import Skip
+from tasks.plain_data import plain
+from tasks.settings.schema import Component, Mode
+
+PLANS_OFF = Skip("tensorrt.mode=off: no plans are wanted", "Set tensorrt.mode=auto", error_if_selected=True)
+
+# Settings of TensorRT that decide whether, where and how fast, not what is in the file.
+NOT_IN_A_PLAN = ("mode", "timing_cache", "concurrency")
+
+
+def plan_params(graph: GraphInputs, component: Component) -> dict[str, Any]:
+    settings: dict[str, Any] = plain(graph.config.tensorrt)
+    return {
+        "component": declaration(graph, component),
+        "precision": plain(graph.config.precision),
+        "tensorrt": {name: value for name, value in settings.items() if name not in NOT_IN_A_PLAN},
+    }
+
+
+def plan_skip(graph: GraphInputs, obstacle: tuple[str, str] | None) -> Skip | None:
+    """An obstacle to plans is an error only where plans are required."""
+    if graph.config.tensorrt.mode is Mode.off:
+        return PLANS_OFF
+    if obstacle is None or graph.config.tensorrt.mode is Mode.required:
+        return None
+    return Skip(*obstacle, error_if_selected=True)

@@ -1,0 +1,30 @@
+"""`export_jit`: a component as a TorchScript file."""
+
+from tasks.pipeline.component_params import artifact_name, identity, sources
+from tasks.pipeline.graph_inputs import GraphInputs
+from tasks.pipeline.stage import Earlier
+from tasks.pipeline.step import Step
+from tasks.plain_data import plain
+from tasks.settings.schema import Component, Format, Target
+
+
+def step(graph: GraphInputs, component: Component, _earlier: Earlier) -> Step | None:
+    if Format.torchscript not in component.formats:
+        return None
+    config = graph.config
+    target = config.torchscript.target
+    if target is Target.auto:
+        target = Target.cuda if graph.machine.cuda else Target.cpu
+    return Step(
+        stage="export_jit",
+        name=artifact_name(graph, component),
+        action="tasks.actions.export_torchscript.action:run",
+        inputs=sources(graph, component),
+        outputs={"zip": graph.paths.torchscript(component.name, config.precision.name)},
+        params={
+            "component": identity(component) | {"kept_methods": list(component.kept_methods)},
+            "precision": plain(config.precision),
+            "torchscript": plain(config.torchscript) | {"target": target.value},
+        },
+        libraries=("torch",),
+    )

@@ -1,0 +1,26 @@
+"""`preflight`: whether TensorRT could build a plan of an ONNX file, without a GPU."""
+
+from tasks.pipeline.graph_inputs import GraphInputs
+from tasks.pipeline.plan_params import PLANS_OFF, plan_params
+from tasks.pipeline.stage import Earlier
+from tasks.pipeline.step import Step
+from tasks.settings.schema import Component, Format, Mode
+
+CHECKED = ("profile", "profiles")  # the settings of TensorRT that preflight checks
+
+
+def step(graph: GraphInputs, component: Component, earlier: Earlier) -> Step | None:
+    if Format.tensorrt not in component.formats:
+        return None
+    export = earlier["export_onnx"]
+    params = plan_params(graph, component)
+    return Step(
+        stage="preflight",
+        name=export.name,
+        action="tasks.actions.preflight.action:run",
+        inputs=dict(export.outputs),
+        outputs={"report": graph.paths.preflight(export.outputs["onnx"])},
+        params=params | {"tensorrt": {name: params["tensorrt"][name] for name in CHECKED}},
+        libraries=("onnx", "onnxruntime"),
+        skip=PLANS_OFF if graph.config.tensorrt.mode is Mode.off else None,
+    )

@@ -1,0 +1,27 @@
+"""`verify_vllm`: the folder for vLLM loaded back and its logits compared with the original's."""
+
+from tasks.pipeline.component_params import identity, sources
+from tasks.pipeline.graph_inputs import GraphInputs
+from tasks.pipeline.stage import Earlier
+from tasks.pipeline.step import Step
+from tasks.plain_data import plain
+from tasks.settings.schema import Component
+
+
+def step(graph: GraphInputs, component: Component, earlier: Earlier) -> Step | None:
+    if not (export := earlier.get("export_vllm")):
+        return None
+    return Step(
+        stage="verify_vllm",
+        name=export.name,
+        action="tasks.actions.verify.vllm:run",
+        inputs={**sources(graph, component), **{f"vllm/{name}": path for name, path in export.outputs.items()}},
+        outputs={"report": graph.paths.report(graph.paths.vllm)},
+        params={
+            "component": identity(component),
+            "vllm": plain(graph.config.vllm),
+            "device": graph.verification_device,
+        },
+        libraries=("torch", "transformers", "safetensors"),
+        skip=export.skip,
+    )

@@ -1,0 +1,45 @@
+"""The step that compares one artifact with the original module, whatever its format."""
+
+from typing import Any
+
+from tasks.pipeline.component_params import declaration, recordings, sources
+from tasks.pipeline.graph_inputs import GraphInputs
+from tasks.pipeline.step import Step
+from tasks.plain_data import plain
+from tasks.settings.schema import Component
+
+# Settings that decide whether artifacts are verified and on what, not how: recordings are inputs of their own.
+NOT_IN_PARAMS = ("auto", "real_inputs")
+
+
+def verification(
+    graph: GraphInputs, component: Component, export: Step, *, stage: str, runtime: str, libraries: tuple[str, ...] = ()
+) -> Step:
+    """Compare the one artifact of `export`.
+
+    Args:
+        runtime: ``module:function`` that opens the artifact.
+        libraries: distributions that run it beside PyTorch.
+    """
+    (artifact,) = export.outputs.values()
+    return Step(
+        stage=stage,
+        name=export.name,
+        action="tasks.actions.verify.compare:run",
+        inputs={**sources(graph, component), "artifact": artifact, **recordings(graph, component)},
+        outputs={"report": graph.paths.report(artifact)},
+        params={
+            "component": declaration(graph, component) | {"kept_methods": list(component.kept_methods)},
+            "precision": plain(graph.config.precision),
+            "verify": _settings(graph),
+            "runtime": runtime,
+        },
+        libraries=("torch", *libraries),
+    )
+
+
+def _settings(graph: GraphInputs) -> dict[str, Any]:
+    settings: dict[str, Any] = plain(graph.config.verify)
+    return {name: value for name, value in settings.items() if name not in NOT_IN_PARAMS} | {
+        "device": graph.verification_device
+    }

@@ -1,0 +1,131 @@
+"""What is wrong with the declarations of a model's components and with the Python objects that they name."""
+
+import difflib
+from collections.abc import Iterable, Iterator
+
+from tasks.objects import problem_with_object
+from tasks.settings.component import BOUNDED, DTYPES, Dtype, Kind, measured_axes
+from tasks.settings.schema import Component, Config, Input
+
+RANKS = {Kind.lengths: (1, 1), Kind.mask: (2, None)}  # least and most dimensions of an input
+
+
+def component_problems(config: Config) -> Iterator[str]:
+    """One line for each, by the name of the setting."""
+    model = config.model
+    if model.training:
+        for role in ("loader", "data"):
+            yield from _object_problems(f"model.training.{role}", getattr(model.training, role))
+    for key, component in model.components.items():
+        where = f"model.components.{key}"
+        if component.part not in model.parts:
+            yield f"{where}.part={component.part}: not among model.parts ({', '.join(model.parts)})"
+        yield from _object_problems(f"{where}.loader", component.loader)
+        if component.recorder is not None:
+            yield from _object_problems(f"{where}.recorder", component.recorder)
+        yield from _chunked_problems(where, component)
+        yield from _size_problems(where, component, config)
+        for name, declared in component.inputs.items():
+            yield from _input_problems(f"{where}.inputs.{name}", declared)
+            yield from _length_problems(f"{where}.inputs.{name}", name, component, config)
+            if declared.kind == Kind.recorded and not _has_recordings(component, config):
+                yield (
+                    f"{where}.inputs.{name}.kind=recorded: its values are only in recordings; "
+                    f"set {where}.recorder with verify.real_inputs=true, or {where}.recordings"
+                )
+
+
+def _object_problems(setting: str, name: str) -> Iterator[str]:
+    if problem := problem_with_object(name):
+        yield f"{setting}={name}: {problem}"
+
+
+def _chunked_problems(where: str, component: Component) -> Iterator[str]:
+    chunked = component.chunked
+    if chunked is None:
+        return
+    if chunked.method not in component.kept_methods:
+        yield f"{where}.chunked.method={chunked.method}: not among its kept_methods"
+    if chunked.pieces not in component.inputs:
+        yield f"{where}.chunked.pieces={chunked.pieces}: no such input; it has {', '.join(component.inputs)}"
+    elif chunked.axis not in component.inputs[chunked.pieces].shape:
+        yield f"{where}.chunked.axis={chunked.axis}: not in the shape of {chunked.pieces}"
+
+
+def _size_problems(where: str, component: Component, config: Config) -> Iterator[str]:
+    known = {*config.model.axes, *component.named_sizes}
+    shapes = {f"inputs.{name}.shape": declared.shape for name, declared in component.inputs.items()}
+    shapes |= {f"outputs.{name}": shape for name, shape in component.outputs.items()}
+    for place, shape in shapes.items():
+        for size in shape:
+            if isinstance(size, bool) or not isinstance(size, int | str) or (isinstance(size, int) and size < 1):
+                yield f"{where}.{place}: {size} is neither a size nor the name of one"
+            elif isinstance(size, str) and size not in known:
+                axes = ", ".join(config.model.axes)
+                yield f"{where}.{place}: no axis {size} in model.axes ({axes}), and not among {where}.named_sizes"
+
+
+def _input_problems(where: str, declared: Input) -> Iterator[str]:
+    unknown = [*_choice_problems(f"{where}.kind", declared.kind, Kind)]
+    if declared.dtype is not None:
+        unknown += _choice_problems(f"{where}.dtype", declared.dtype, Dtype)
+    yield from unknown
+    if not unknown:
+        yield from _kind_problems(where, declared, Kind(declared.kind))
+
+
+def _choice_problems(setting: str, value: str, known: Iterable[str]) -> Iterator[str]:
+    choices = [str(choice) for choice in known]
+    if value not in choices:
+        close = difflib.get_close_matches(value, choices, n=1, cutoff=0.4)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        yield f"{setting}={value}: unknown; choose from {', '.join(choices)}{hint}"
+
+
+def _kind_problems(where: str, declared: Input, kind: Kind) -> Iterator[str]:
+    dtypes = DTYPES[kind]
+    if declared.dtype is not None and declared.dtype not in dtypes:
+        yield f"{where}.dtype={declared.dtype}: kind={kind} has {' or '.join(dtypes)}"
+    given = [name for name in ("low", "high") if getattr(declared, name) is not None]
+    if given and kind not in BOUNDED:
+        yield f"{where}.{given[0]}={getattr(declared, given[0])}: kind={kind} has no bounds"
+    if kind is Kind.integers:
+        yield from _integer_problems(where, declared)
+    if kind is Kind.uniform:
+        low, high = declared.low or 0.0, 1.0 if declared.high is None else declared.high
+        if low >= high:
+            yield f"{where}.low={low:g}: not less than high={high:g}"
+    least, most = RANKS.get(kind, (0, None))
+    if len(declared.shape) < least or (most is not None and len(declared.shape) > most):
+        yield f"{where}.shape={declared.shape}: kind={kind} has {least} dimension{'s or more' if most is None else ''}"
+
+
+def _integer_problems(where: str, declared: Input) -> Iterator[str]:
+    low, high = declared.low, declared.high
+    if low is None or high is None:
+        missing = " and ".join(name for name, bound in (("low", low), ("high", high)) if bound is None)
+        yield f"{where}.kind=integers: needs {missing}; both bounds are included"
+        return
+    for name, bound in (("low", low), ("high", high)):
+        if not bound.is_integer():
+            yield f"{where}.{name}={bound:g}: not a whole number"
+    if low > high:
+        yield f"{where}.low={low:g}: more than high={high:g}"
+
+
+def _length_problems(where: str, name: str, component: Component, config: Config) -> Iterator[str]:
+    declared = component.inputs[name]
+    shapes = {other: tensor.shape for other, tensor in component.inputs.items()}
+    candidates = measured_axes(name, shapes, config.model.axes)
+    if declared.kind != Kind.lengths:
+        if declared.axis is not None:
+            yield f"{where}.axis={declared.axis}: kind={declared.kind} measures no axis"
+    elif declared.axis is not None and declared.axis not in candidates:
+        yield f"{where}.axis={declared.axis}: no axis of another input; there is {', '.join(candidates) or 'none'}"
+    elif declared.axis is None and len(candidates) != 1:
+        found = f"one of {', '.join(candidates)}" if candidates else "but no other input has an axis"
+        yield f"{where}.axis: lengths measure an axis: {found}"
+
+
+def _has_recordings(component: Component, config: Config) -> bool:
+    return bool(component.recordings) or (component.recorder is not None and config.verify.real_inputs)

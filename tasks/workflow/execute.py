@@ -1,0 +1,90 @@
+"""doit's action of every step: reuse what its receipt shows, or build it in a child process."""
+
+import argparse
+import os
+import shlex
+import sys
+from functools import cache
+from pathlib import Path
+
+from doit.exceptions import BaseFail, TaskError, TaskFailed
+
+from tasks import paths
+from tasks.child.outcome import Outcome
+from tasks.child.request import Request
+from tasks.freshness.decide import Decision, input_digests
+from tasks.freshness.digests import Digests
+from tasks.job import Job
+from tasks.pipeline.step import Step
+from tasks.workflow.step_status import StepStatus
+
+
+def execute(status: StepStatus, root: Path, digests: Digests) -> BaseFail | None:
+    """Act on the decision about a step: nothing to do for a fresh one, else a child process builds it.
+
+    Args:
+        root: the artifacts folder.
+    """
+    step, decision = status.step, status.decision
+    if decision is None:
+        raise RuntimeError(f"{step.task}: doit did not ask whether it is up to date")
+    always: bool = run_options().always_execute
+    if decision.fresh and not always:
+        status.outcome = Outcome("reused")
+        return None
+    from tasks.child.launcher import run_in_child  # nothing to launch when nothing is stale
+
+    file = paths.request_path(root, step.task)
+    _request(decision, root, always=always).write(file)
+    outcome = status.outcome = run_in_child(file)
+    for name, output in outcome.outputs.items():
+        digests.adopt(step.receipt.parent / name, output.sha256, modified_ns=output.modified_ns)
+    if input_digests(step, digests) != decision.ingredients.inputs:
+        return TaskFailed("an input changed while the step was running; run again to build from the new one")
+    if outcome.ok:
+        return None
+    again = f"To run only this step again: {shlex.join([sys.executable, '-m', 'tasks.child.worker', str(file)])}"
+    failure = TaskFailed if outcome.status == "failed" else TaskError
+    return failure(f"{outcome.message.rstrip()}\n{again}")
+
+
+def refuse_skipped(step: Step) -> BaseFail | None:
+    """The action of a skipped step: nothing, or the reason where the step was asked for and cannot be done."""
+    return TaskFailed(f"{step.skip.text}.") if step.skip and step.skip.error_if_selected else None
+
+
+def _request(decision: Decision, root: Path, *, always: bool) -> Request:
+    step = decision.step
+    return Request(
+        job=Job(
+            step=step.task,
+            action=step.action,
+            inputs=dict(step.inputs),
+            outputs=dict(step.outputs),
+            params=dict(step.params),
+            local=dict(step.local),
+            threads=_threads_of_a_step(),
+        ),
+        receipt=step.receipt,
+        lock=paths.lock_path(root, step.task),
+        log=paths.log_path(root, step.task),
+        memo=paths.digest_memo(root),
+        ingredients=decision.ingredients,
+        always=always,
+    )
+
+
+def _threads_of_a_step() -> int:
+    """The cores that this process may use, divided by the number of steps that doit runs at once."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    at_once: int = run_options().process
+    return max(1, cores // max(1, at_once))
+
+
+@cache
+def run_options() -> argparse.Namespace:
+    """The options of `doit run` that doit gives neither to tasks nor to reporters."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("-n", "--process", type=int, default=1)
+    parser.add_argument("-a", "--always-execute", action="store_true")
+    return parser.parse_known_args(sys.argv[1:])[0]
