@@ -232,20 +232,20 @@ def test_weights_of_another_size_than_the_qwen_configuration_are_refused(model: 
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "load", "part"),
+    ("old", "new", "load", "wanted", "place"),
     [
-        ("llm.llm.CosyVoice3LM", "llm.llm.Qwen2LM", vllm_loader.load_component, "llm"),
-        ("flow.DiT.dit.DiT", "flow.decoder.CausalConditionalDecoder", load_component, "flow"),
+        ("llm.llm.CosyVoice3LM", "llm.llm.Qwen2LM", vllm_loader.load_component, LANGUAGE_MODEL, r"/llm\.pt: "),
+        ("DiT.dit.DiT", "decoder.CausalConditionalDecoder", load_component, DIT, r"cosyvoice3\.yaml:\d+: "),
     ],
 )
-def test_a_class_of_another_generation_is_refused_with_line_and_expected_class(
-    model: Path, old: str, new: str, load: Any, part: str
+def test_a_class_that_the_weights_or_options_are_not_of_is_refused_with_the_place(
+    model: Path, old: str, new: str, load: Any, wanted: ComponentSpec, place: str
 ) -> None:
     path = model / "cosyvoice3.yaml"
-    path.write_text(path.read_text().replace(f"cosyvoice.{old}", f"cosyvoice.{new}"))
-    text = refusal(load, {"llm": LANGUAGE_MODEL, "flow": DIT}[part], model, part)
-    assert re.search(r"cosyvoice3\.yaml:\d+: ", text)
-    assert f"cosyvoice.{old}" in text
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    assert re.search(place, refusal(load, wanted, model, wanted.part))
 
 
 def test_averaged_language_models_are_what_is_exported(model: Path, tmp_path: Path) -> None:
