@@ -232,19 +232,19 @@ def test_weights_of_another_size_than_the_qwen_configuration_are_refused(model: 
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "load", "wanted", "place"),
+    ("classes", "load", "wanted", "place"),
     [
-        ("llm.llm.CosyVoice3LM", "llm.llm.Qwen2LM", vllm_loader.load_component, LANGUAGE_MODEL, r"/llm\.pt: "),
-        ("DiT.dit.DiT", "decoder.CausalConditionalDecoder", load_component, DIT, r"cosyvoice3\.yaml:\d+: "),
+        (("llm.CosyVoice3LM", "llm.Qwen2LM"), vllm_loader.load_component, LANGUAGE_MODEL, r"/llm\.pt: "),
+        (("DiT.dit.DiT", "decoder.CausalConditionalDecoder"), load_component, DIT, r"cosyvoice3\.yaml:\d+: "),
     ],
 )
 def test_a_class_that_the_weights_or_options_are_not_of_is_refused_with_the_place(
-    model: Path, old: str, new: str, load: Any, wanted: ComponentSpec, place: str
+    model: Path, classes: tuple[str, str], load: Any, wanted: ComponentSpec, place: str
 ) -> None:
     path = model / "cosyvoice3.yaml"
     text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new))
+    assert classes[0] in text
+    path.write_text(text.replace(*classes))
     assert re.search(place, refusal(load, wanted, model, wanted.part))
 
 
