@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -12,8 +13,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from tasks.errors import UserError
 from tasks.models.cosyvoice.folder import load_component, load_part
+from tasks.models.cosyvoice.llm import vllm_loader
 from tasks.runtimes.onnxruntime_.session import open_artifact
+from tasks.settings.component import ComponentSpec
 from tests.support.flow_cases import run_inference
 from tests.support.folders import component, config_of, weights_of
 from tests.support.generations import QUICK_AND_THOROUGH, Generation, generation, project_for
@@ -24,6 +28,8 @@ FAMILY = "cosyvoice3"
 ESTIMATOR = "flow.decoder.estimator"
 TOLERANCE = {"fp32": 2e-4, "fp16": 2e-2}  # absolute; velocities are of size 1
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
+DIT = component(ESTIMATOR)
+LANGUAGE_MODEL = component("llm")
 PRECISIONS = pytest.mark.parametrize("precision", ["fp32", "fp16"])
 
 
@@ -162,8 +168,7 @@ def make_loud(weights: dict[str, Tensor]) -> None:
 
 def test_a_residual_stream_beyond_fp16_is_kept_in_fp32_and_verified(model: Path, tmp_path: Path) -> None:
     change_weights(model, "flow", make_loud)
-    declared = component(ESTIMATOR)
-    naive = load_component(declared, config=model / "cosyvoice3.yaml", weights=model / "flow.pt").half()
+    naive = load_component(DIT, config=model / "cosyvoice3.yaml", weights=model / "flow.pt").half()
     case = golden_case(FAMILY, estimator_cases("_full")[0])
     with torch.no_grad():
         assert not naive(**{name: value.half() for name, value in case.inputs.items()}).isfinite().all()
@@ -194,10 +199,17 @@ def test_a_missing_qwen_folder_is_an_error_where_vllm_is_asked_for_and_a_skip_el
     assert result.code == 0, result.out + result.err
 
 
-def test_a_tokenizer_of_another_model_is_refused_with_both_sizes(model: Path, tmp_path: Path) -> None:
+def test_a_tokenizer_of_another_model_is_refused_with_both_sizes(model: Path) -> None:
     change_rows(model, 600)
-    text = message(model, tmp_path, "export_vllm")
+    text = refusal(vllm_loader.load_component, LANGUAGE_MODEL, model, "llm")
     assert all(size in text for size in ("601", "600"))
+
+
+def refusal(load: Any, wanted: ComponentSpec, model: Path, part: str) -> str:
+    """Why a component cannot be loaded."""
+    with pytest.raises(UserError) as caught:
+        load(wanted, config=model / "cosyvoice3.yaml", weights=model / f"{part}.pt")
+    return str(caught.value)
 
 
 def change_rows(model: Path, rows: int) -> None:
@@ -212,28 +224,28 @@ def change_rows(model: Path, rows: int) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"vocab_size": rows}))
 
 
-def test_weights_of_another_size_than_the_qwen_configuration_are_refused(model: Path, tmp_path: Path) -> None:
+def test_weights_of_another_size_than_the_qwen_configuration_are_refused(model: Path) -> None:
     path = model / "CosyVoice-BlankEN" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"vocab_size": 700}))
-    text = message(model, tmp_path, "export_vllm")
+    text = refusal(vllm_loader.load_component, LANGUAGE_MODEL, model, "llm")
     assert all(part in text for part in ("llm.pt", "embed_tokens.weight", "(656, 64)", "(700, 64)"))
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "step"),
+    ("classes", "load", "wanted", "place"),
     [
-        ("llm.llm.CosyVoice3LM", "llm.llm.Qwen2LM", "export_vllm"),
-        ("flow.DiT.dit.DiT", "flow.decoder.CausalConditionalDecoder", f"export_onnx:{FAMILY}/{ESTIMATOR}.fp32"),
+        (("llm.CosyVoice3LM", "llm.Qwen2LM"), vllm_loader.load_component, LANGUAGE_MODEL, r"/llm\.pt: "),
+        (("DiT.dit.DiT", "decoder.CausalConditionalDecoder"), load_component, DIT, r"cosyvoice3\.yaml:\d+: "),
     ],
 )
-def test_a_class_of_another_generation_is_refused_with_line_and_expected_class(
-    model: Path, tmp_path: Path, old: str, new: str, step: str
+def test_a_class_that_the_weights_or_options_are_not_of_is_refused_with_the_place(
+    model: Path, classes: tuple[str, str], load: Any, wanted: ComponentSpec, place: str
 ) -> None:
     path = model / "cosyvoice3.yaml"
-    path.write_text(path.read_text().replace(f"cosyvoice.{old}", f"cosyvoice.{new}"))
-    text = message(model, tmp_path, step)
-    assert re.search(r"cosyvoice3\.yaml:\d+: ", text)
-    assert f"cosyvoice.{old}" in text
+    text = path.read_text()
+    assert classes[0] in text
+    path.write_text(text.replace(*classes))
+    assert re.search(place, refusal(load, wanted, model, wanted.part))
 
 
 def test_averaged_language_models_are_what_is_exported(model: Path, tmp_path: Path) -> None:
