@@ -94,10 +94,10 @@ def test_files_and_receipts_say_whether_they_stream(made: Generation) -> None:
 
 def test_what_stays_in_fp32_is_in_the_receipt(made: Generation) -> None:
     receipt = json.loads((made.estimators / f"{ESTIMATOR}.fp16.onnx.receipt.json").read_text())
-    kept = receipt["facts"]["operators_kept_fp32"]
+    kept = receipt["results"]["operators_kept_fp32"]
     assert {"LayerNormalization", "Softmax", "Mish", "Sin", "Cos"} <= kept.keys()
     assert not {"MatMul", "Gemm", "Conv"} & kept.keys()
-    assert receipt["facts"]["kept_for_range"] == 0
+    assert receipt["results"]["kept_for_range"] == 0
 
 
 def test_vocoder_gives_the_recorded_waveform(made: Generation) -> None:
@@ -140,7 +140,7 @@ def test_the_folder_for_vllm_is_there_with_its_report(made: Generation) -> None:
     assert {path.name for path in (folder / "vllm").iterdir()} == files
     receipt = json.loads((folder / "vllm.receipt.json").read_text())
     assert receipt["outputs"].keys() == {f"vllm/{name}" for name in files}
-    assert receipt["facts"]["dtype"] == "bfloat16"
+    assert receipt["results"]["dtype"] == "bfloat16"
     assert json.loads((folder / "verify" / "vllm.json").read_text())["worst"]["exact_snr_db"] > 100
 
 
@@ -176,8 +176,8 @@ def test_a_residual_stream_beyond_fp16_is_kept_in_fp32_and_verified(model: Path,
     result = project_for(FAMILY, tmp_path / "artifacts", folder=model).doit(*steps, "precision=fp16")
     assert result.code == 0, result.out + result.err
     receipt = json.loads((tmp_path / "artifacts" / FAMILY / f"{ESTIMATOR}.fp16.onnx.receipt.json").read_text())
-    assert receipt["facts"]["kept_for_range"] > 0
-    assert "Add" in receipt["facts"]["operators_kept_fp32"]
+    assert receipt["results"]["kept_for_range"] > 0
+    assert "Add" in receipt["results"]["operators_kept_fp32"]
 
 
 def message(model: Path, folder: Path, *words: str) -> str:
