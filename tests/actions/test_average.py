@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from tasks.actions import average
-from tasks.errors import UserError
 from tasks.job import Job
 from tasks.models.loading.checkpoint_file import open_checkpoint
+from tests.support.errors import error_of
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "average"
 
@@ -160,50 +160,52 @@ GOOD = {"w": torch.ones(300), "b": torch.ones(2)}
 
 
 @pytest.mark.parametrize(
-    ("tensors", "message"),
+    ("tensors", "value"),
     [
-        ({"w": torch.ones(300)}, r"m1.pt: tensors that differ between checkpoints: 1 .got b float32\[2\] / missing"),
-        (GOOD | {"c": torch.ones(1)}, r"got c missing / float32\[1\]"),
-        (GOOD | {"b": torch.ones(3)}, r"got b float32\[2\] / float32\[3\]"),
-        (GOOD | {"b": torch.ones(2).half()}, r"got b float32\[2\] / float16\[2\]"),
-        (GOOD | {"b": torch.tensor([0.0, torch.nan])}, r"m1.pt: holds NaN or infinite weights .got b"),
-        (GOOD | {"b": torch.tensor([0.0, -torch.inf])}, r"m1.pt: holds NaN or infinite weights .got b"),
-        ({"state_dict": GOOD}, r"m1.pt: a checkpoint must be a flat dict of named tensors .got 'state_dict': dict"),
-        (GOOD | {"b": Hostile()}, r"m1.pt: holds Python objects .*GLOBAL posix.system"),
-        (GOOD | {"b": torch.nn.Linear(1, 1)}, r"m1.pt: holds Python objects .*torch.nn.modules.linear.Linear"),
+        ({"w": torch.ones(300)}, "b float32[2] / missing"),
+        (GOOD | {"c": torch.ones(1)}, "c missing / float32[1]"),
+        (GOOD | {"b": torch.ones(3)}, "b float32[2] / float32[3]"),
+        (GOOD | {"b": torch.ones(2).half()}, "b float32[2] / float16[2]"),
+        (GOOD | {"b": torch.tensor([0.0, torch.nan])}, "b"),
+        (GOOD | {"b": torch.tensor([0.0, -torch.inf])}, "b"),
+        ({"state_dict": GOOD}, "'state_dict': dict"),
+        (GOOD | {"b": Hostile()}, "posix.system"),
+        (GOOD | {"b": torch.nn.Linear(1, 1)}, "torch.nn.modules.linear.Linear"),
     ],
 )
-def test_a_member_that_does_not_fit_is_refused(tmp_path: Path, tensors: dict[str, Any], message: str) -> None:
+def test_a_member_that_does_not_fit_is_refused(tmp_path: Path, tensors: dict[str, Any], value: str) -> None:
     save(tmp_path, "m0", GOOD, loss=0)
     save(tmp_path, "m1", tensors, loss=1)
-    with pytest.raises(UserError, match=message):
-        run(tmp_path)
+    error = error_of(run, tmp_path)
+    assert error.where.endswith("m1.pt")
+    assert value in str(error.value)
     assert list((tmp_path / "out").iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("content", "remedy"),
     [
-        (lambda whole: whole[:-200], "is not a whole PyTorch checkpoint"),
-        (lambda whole: whole[:100], "is not a whole PyTorch checkpoint"),
-        (lambda _: b"", "is not a whole PyTorch checkpoint"),
-        (lambda _: b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
+        (lambda whole: whole[:-200], "download"),
+        (lambda whole: whole[:100], "download"),
+        (lambda _: b"", "download"),
+        (lambda _: b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
     ],
 )
-def test_a_damaged_member_is_named(tmp_path: Path, content: Callable[[bytes], bytes], message: str) -> None:
+def test_a_damaged_member_is_named(tmp_path: Path, content: Callable[[bytes], bytes], remedy: str) -> None:
     save(tmp_path, "m0", GOOD, loss=0)
     save(tmp_path, "m1", GOOD, loss=1)
     (tmp_path / "m1.pt").write_bytes(content((tmp_path / "m1.pt").read_bytes()))
-    with pytest.raises(UserError, match=f"m1.pt: {message}"):
-        run(tmp_path)
+    error = error_of(run, tmp_path)
+    assert error.where.endswith("m1.pt")
+    assert remedy in error.remedy
 
 
 def test_only_the_first_ten_differences_are_named(tmp_path: Path) -> None:
     save(tmp_path, "m0", {f"w{k}": torch.ones(1) for k in range(20)})
     save(tmp_path, "m1", {f"w{k}": torch.ones(2) for k in range(20)})
-    with pytest.raises(UserError, match="tensors that differ between checkpoints: 20") as caught:
-        run(tmp_path)
-    assert str(caught.value).count("float32[1]") == 10
+    error = error_of(run, tmp_path)
+    assert error.what.endswith(" 20")
+    assert error.value.count("float32[1]") == 10
 
 
 def test_a_file_with_weights_saved_before_torch_1_6_can_be_averaged(tmp_path: Path) -> None:

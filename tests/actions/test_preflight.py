@@ -12,19 +12,18 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tasks import progress
 from tasks.actions.build_plan.onnx_interface import describe_graph, load_graph
-from tasks.actions.export_onnx import action as export_onnx
 from tasks.actions.preflight.action import run
 from tasks.actions.preflight.corners import run_corners
 from tasks.actions.preflight.memory import estimate_profiles
 from tasks.actions.preflight.operator_table import load_table
 from tasks.actions.preflight.operators import check_operators, origin
-from tasks.errors import UserError
 from tasks.job import Job
 from tasks.settings.component import ComponentSpec, InputSpec
 from tasks.settings.shape_profiles import complete_profiles
-from tests.support.onnx_jobs import export_job, saved_weights, small_component
+from tests.support.errors import error_of
+from tests.support.exports import Exports
+from tests.support.onnx_jobs import EXPORTERS, small_export_job
 from tests.support.onnx_samples import CHANNELS, component, small_estimator
-from tests.support.small_onnx_models import Unreadable
 
 SPEC = ComponentSpec.from_params(component())
 PUBLISHED = {"profile": {"frames": [4, 500, 3000]}}
@@ -41,10 +40,11 @@ def _job(folder: Path, model: onnx.ModelProto, *, declared=None, precision="fp32
     )
 
 
-def _refused(job: Job, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        run(job)
+def _refused(job: Job) -> str:
+    """The value of the error."""
+    error = error_of(run, job)
     assert not job.outputs["report"].exists()
+    return error.value
 
 
 def test_a_sound_graph_passes_at_the_published_profile(tmp_path):
@@ -71,26 +71,28 @@ def test_a_dynamic_batch_is_run_at_its_sizes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("profile", "message"),
+    ("profile", "problem"),
     [
-        ({"frames": [500, 4, 3000]}, "min <= opt <= max"),
+        ({"frames": [500, 4, 3000]}, "frames=[500, 4, 3000]"),
         ({"batch": [1, 2, 2]}, "1 not a multiple of 2"),
-        ({"frames": [0, 4, 8]}, "min is below 1"),
+        ({"frames": [0, 4, 8]}, "below 1"),
     ],
 )
-def test_an_impossible_profile_is_refused(tmp_path, profile, message):
-    _refused(_job(tmp_path, small_estimator(), profile=profile), f"impossible profile.*{message}")
+def test_an_impossible_profile_is_refused(tmp_path, profile, problem):
+    assert problem in _refused(_job(tmp_path, small_estimator(), profile=profile))
 
 
 def test_frames_below_the_networks_stride_are_refused(tmp_path):
     declared = component()
     declared["axes"]["frames"]["least"] = 8
-    _refused(_job(tmp_path, small_estimator(), declared=declared), "min is below 8, the smallest size the network")
+    assert "below 8" in _refused(_job(tmp_path, small_estimator(), declared=declared))
 
 
 def test_a_graph_that_overflows_is_refused_with_the_corner(tmp_path):
     model = small_estimator(precision="fp16", operator="Exp", scale=30.0)
-    _refused(_job(tmp_path, model, precision="fp16"), r"profile 0 at min .*out has \d+ NaN or infinite values")
+    value = _refused(_job(tmp_path, model, precision="fp16"))
+    assert "profile 0 at min " in value
+    assert "NaN or infinite" in value
 
 
 def test_a_graph_that_does_not_run_at_a_corner_is_refused(tmp_path):
@@ -100,13 +102,13 @@ def test_a_graph_that_does_not_run_at_a_corner_is_refused(tmp_path):
     )
     del model.graph.node[0].attribute[:]
     model.graph.node[0].attribute.append(helper.make_attribute("kernel_shape", [9]))
-    _refused(_job(tmp_path, model), r"profile 0 at min \(frames=4, batch=2\): does not run")
+    assert "profile 0 at min (frames=4, batch=2)" in _refused(_job(tmp_path, model))
 
 
 def test_an_output_of_another_shape_than_declared_is_refused(tmp_path):
     declared = component()
     declared["outputs"]["out"] = ["batch", CHANNELS + 1, "frames"]
-    _refused(_job(tmp_path, small_estimator(), declared=declared), r"out has shape \[2, 4, 4\] instead of \[2, 5, 4\]")
+    assert "[2, 4, 4] instead of [2, 5, 4]" in _refused(_job(tmp_path, small_estimator(), declared=declared))
 
 
 def test_a_corner_too_large_for_the_memory_is_left_out_and_said_so(tmp_path):
@@ -123,7 +125,7 @@ def test_a_corner_too_large_for_the_memory_is_left_out_and_said_so(tmp_path):
 
 
 def test_operators_that_the_parser_does_not_read_are_named_with_their_module(tmp_path):
-    _refused(_job(tmp_path, small_estimator(operator="Det")), "Det is not read by TensorRT 10.1")
+    assert "Det is not read by TensorRT 10.1" in _refused(_job(tmp_path, small_estimator(operator="Det")))
     told = check_operators(small_estimator(operator="STFT"))
     assert told.problems == ["STFT is not read by TensorRT 10.1 (in mid.act)"]
 
@@ -143,6 +145,7 @@ def test_operators_inside_branches_are_looked_at():
     assert check_operators(model).problems == ["Unique is not read by TensorRT 10.1 (in deep)"]
 
 
+@pytest.mark.slow
 def test_the_exporters_note_of_the_module_is_used():
     class Inner(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -161,13 +164,10 @@ def test_the_exporters_note_of_the_module_is_used():
     assert origin(node) == "act"
 
 
-@pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
-def test_an_exported_file_still_tells_the_module_of_an_operator(tmp_path, exporter):
-    job = export_job(
-        small_component("Unreadable"), tmp_path, weights=saved_weights(Unreadable(), tmp_path), exporter=exporter
-    )
-    export_onnx.run(job)
-    assert check_operators(load_graph(job.outputs["onnx"])).problems == [
+@EXPORTERS
+def test_an_exported_file_still_tells_the_module_of_an_operator(exports: Exports, tmp_path, exporter):
+    job = small_export_job("Unreadable", tmp_path, exporter=exporter)
+    assert check_operators(load_graph(exports(job))).problems == [
         "BitwiseAnd is not read by TensorRT 10.1 (in blocks.0.1)"
     ]
 
@@ -245,4 +245,8 @@ def test_a_view_takes_no_memory_of_its_own():
 
 
 def test_a_graph_of_another_precision_is_refused(tmp_path):
-    _refused(_job(tmp_path, small_estimator(), precision="fp16"), "asks for HALF, but the graph's weights are FLOAT")
+    job = _job(tmp_path, small_estimator(), precision="fp16")
+    error = error_of(run, job)
+    assert error.where == str(job.inputs["onnx"])
+    assert "precision=fp16" in error.remedy
+    assert not job.outputs["report"].exists()

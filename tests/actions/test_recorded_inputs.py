@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from tasks.actions.inputs.recorded import recorded_cases
-from tasks.errors import UserError
 from tasks.models.loading.checkpoint_file import save_checkpoint
 from tasks.settings.component import ComponentSpec
+from tests.support.errors import error_of
 
 MEL = ["batch", 3, "frames"]
 COMPONENT = {
@@ -85,14 +85,16 @@ def test_a_call_that_does_not_fit_is_left_out_with_the_reason(tmp_path, given, f
 
 BROKEN = {
     "mask": ({k: v for k, v in call(10).items() if k != "mask"}, "has no mask"),
-    "x is": (call(10) | {"x": torch.randn(2, 4, 10)}, r"x is \[2, 4, 10\], declared \['batch', 3, 'frames'\]"),
-    "frames of the mask": (call(10) | {"mask": torch.ones(2, 1, 9)}, r"mask is \[2, 1, 9\]"),
-    "rank": (call(10) | {"t": torch.rand(2, 1)}, r"t is \[2, 1\]"),
+    "x is": (call(10) | {"x": torch.randn(2, 4, 10)}, "x is [2, 4, 10], declared ['batch', 3, 'frames']"),
+    "frames of the mask": (call(10) | {"mask": torch.ones(2, 1, 9)}, "mask is [2, 1, 9]"),
+    "rank": (call(10) | {"t": torch.rand(2, 1)}, "t is [2, 1]"),
     "NaN": (call(10) | {"t": torch.tensor([0.5, float("nan")])}, "t has NaN or Inf"),
 }
 
 
 @pytest.mark.parametrize(("given", "reason"), BROKEN.values(), ids=BROKEN)
 def test_what_cannot_be_inputs_of_the_component_is_refused_with_file_and_reason(tmp_path, given, reason):
-    with pytest.raises(UserError, match=f"recorded inputs cannot be used.*real.pt.*{reason}"):
-        tried(file_of(tmp_path, given))
+    path = file_of(tmp_path, given)
+    error = error_of(tried, path)
+    assert str(path) in error.where
+    assert reason in str(error.value)

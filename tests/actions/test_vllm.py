@@ -13,13 +13,14 @@ from safetensors.torch import load_file, save_file
 
 from tasks.actions import export_vllm
 from tasks.actions.verify import vllm as verify_vllm
-from tasks.errors import UserError
 from tasks.job import Job
 from tasks.models.cosyvoice.folder import load_part
 from tasks.plain_data import plain
 from tasks.settings.compose import load
+from tests.support.errors import error_of
 from tests.support.folders import config_of, weights_of
 from tests.support.golden_cases import GOLDEN, golden_record
+from tests.support.made_once import made_once
 
 FAMILIES = pytest.mark.parametrize("family", ["cosyvoice2", "cosyvoice3"])
 LIMITS = plain(load((), workdir=GOLDEN)[0].vllm) | {"trials": 2, "max_positions": 40}
@@ -49,12 +50,15 @@ def verified(folder: Path, report: Path, family: str = "cosyvoice2") -> dict[str
     return verify_vllm.run(Job("verify_vllm:x/llm", "", inputs, {"report": report}, params))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    made = {family: tmp_path_factory.mktemp(family) for family in ("cosyvoice2", "cosyvoice3")}
-    for family, folder in made.items():
-        exported_to(folder, family)
-    return made
+    def make(root: Path) -> None:
+        for family in ("cosyvoice2", "cosyvoice3"):
+            (root / family).mkdir()
+            exported_to(root / family, family)
+
+    made = made_once(tmp_path_factory, "vllm", make)
+    return {family: made / family for family in ("cosyvoice2", "cosyvoice3")}
 
 
 @pytest.fixture
@@ -64,10 +68,9 @@ def damaged(folders: dict[str, Path], tmp_path: Path) -> Callable[[Callable[[Pat
     def damage(change: Callable[[Path], None]) -> str:
         folder = Path(shutil.copytree(folders["cosyvoice2"], tmp_path / "vllm"))
         change(folder)
-        with pytest.raises(UserError) as caught:
-            verified(folder, tmp_path / "report.json")
+        error = error_of(verified, folder, tmp_path / "report.json")
         assert not (tmp_path / "report.json").exists()
-        return str(caught.value)
+        return str(error)
 
     return damage
 
@@ -172,5 +175,4 @@ def test_a_configuration_that_is_no_json_object_is_refused(tmp_path: Path, text:
     (tmp_path / "config.json").write_text(text)
     inputs = sources("cosyvoice2") | {"config.json": tmp_path / "config.json"}
     job = Job("export_vllm:x/llm", "", inputs, {}, {"component": component("cosyvoice2")})
-    with pytest.raises(UserError, match=r"config\.json.*JSON"):
-        export_vllm.run(job)
+    assert error_of(export_vllm.run, job).where == str(tmp_path / "config.json")

@@ -10,9 +10,10 @@ import torch
 
 from tasks.errors import UserError
 from tasks.runtimes.tensorrt_.context_pool import ContextPool
+from tests.support.errors import error_of
 from tests.support.fake_streams import FakeStreams
 from tests.support.onnx_samples import CHANNELS
-from tests.support.small_plans import error_of, expected_output, load_small_plan, plan_inputs
+from tests.support.small_plans import expected_output, load_small_plan, plan_inputs
 from tests.support.tensorrt_simulation import Machine
 
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from tasks.runtimes.tensorrt_.drop_in import PlanModule
+from tests.support.errors import error_of
 from tests.support.fake_streams import FakeStreams
-from tests.support.small_plans import error_of, expected_output, load_small_plan, plan_inputs
+from tests.support.small_plans import expected_output, load_small_plan, plan_inputs
 from tests.support.tensorrt_simulation import Machine
 
 

@@ -6,9 +6,10 @@ import torch
 from tasks.runtimes.tensorrt_.engine import load_engine
 from tasks.runtimes.tensorrt_.interface import label
 from tasks.runtimes.tensorrt_.streams import CudaStreams
+from tests.support.errors import error_of
 from tests.support.fake_streams import FakeStreams
 from tests.support.onnx_samples import CHANNELS
-from tests.support.small_plans import PROFILE, error_of, expected_output, load_small_plan, plan_inputs
+from tests.support.small_plans import PROFILE, expected_output, load_small_plan, plan_inputs
 from tests.support.tensorrt_double import VERSIONS
 from tests.support.tensorrt_simulation import Machine
 

@@ -1,47 +1,41 @@
 """Jobs that export and verify the recorded estimator or a small module, with one thing changed."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
-import yaml
 from torch import nn
 
 from tasks.job import Job
-from tasks.pipeline.component_params import declaration
-from tasks.pipeline.graph_inputs import GraphInputs, Machine
-from tasks.settings.compose import load
+from tasks.pipeline.step import Step
 from tests.support import small_onnx_models
 from tests.support.folders import config_of, weights_of
+from tests.support.steps import ESTIMATOR, job_of, steps_of
 
-CONF = Path(__file__).parents[2] / "conf"
-KEEP = ["LayerNormalization", "Softmax", "Mish", "Sin", "Cos"]
-ONNX = {
-    "opset": 18,
-    "exporter": "dynamo",
-    "constant_folding": True,
-    "simplify": True,
-    "dynamic_batch": False,
-    "keep_fp32": KEEP,
-    "external_data": "auto",
-}
+EXPORTERS = pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
+# Dynamo takes some times longer: by default only where the exporter itself is what a test is about.
+QUICK_EXPORTER = pytest.mark.parametrize("exporter", ["torchscript", pytest.param("dynamo", marks=pytest.mark.slow)])
 
 
-def declared(model: str, key: str, *words: str) -> dict[str, Any]:
-    """A component's declaration as a step of `model` has it in its parameters, with settings changed by `words`."""
-    (config,) = load([f"model={model}", *words], workdir=CONF)
-    return declaration(GraphInputs(config, Machine(), {}), config.model.components[key])
+@cache
+def estimator_steps(precision: str = "fp32") -> dict[str, Step]:
+    """Steps of CosyVoice 2's estimator at sizes that a test can afford."""
+    words = (f"precision={precision}", "verify.trials=6", "verify.max_frames=60", "verify.device=cpu")
+    return steps_of("cosyvoice2", ESTIMATOR, *words, "verify.real_inputs=false")
 
 
-ESTIMATOR = declared("cosyvoice2", "flow_decoder_estimator", "model.axes.batch.multiple_of=1")
-ENCODER = declared(
-    "cosyvoice2", "flow_encoder", "model.axes.utterances.max=4", "model.axes.tokens={min: 4, opt: 25, max: 60}"
-)
+@cache
+def encoder_component() -> dict[str, Any]:
+    """CosyVoice 2's encoder for short utterances."""
+    words = ("model.axes.utterances.max=4", "model.axes.tokens={min: 4, opt: 25, max: 60}")
+    return dict(steps_of("cosyvoice2", "flow.encoder", *words)["export_onnx"].params["component"])
 
 
 def estimator_component(**changes: Any) -> dict[str, Any]:
     """CosyVoice 2's estimator with the original names and sizes."""
-    return ESTIMATOR | changes
+    return estimator_steps()["export_onnx"].params["component"] | changes
 
 
 def small_component(module: str, **changes: Any) -> dict[str, Any]:
@@ -60,6 +54,13 @@ def small_component(module: str, **changes: Any) -> dict[str, Any]:
     } | changes
 
 
+def small_export_job(module: str, folder: Path, *, component: dict[str, Any] | None = None, **settings: Any) -> Job:
+    """The export of a module of small_onnx_models with its initial weights, saved in `folder`, to a folder in it."""
+    weights = saved_weights(getattr(small_onnx_models, module)(), folder)
+    (folder / "onnx").mkdir(exist_ok=True)
+    return export_job(component or small_component(module), folder / "onnx", weights=weights, **settings)
+
+
 def saved_weights(module: nn.Module, folder: Path) -> Path:
     torch.save(module.state_dict(), folder / "weights.pt")
     return folder / "weights.pt"
@@ -68,12 +69,12 @@ def saved_weights(module: nn.Module, folder: Path) -> Path:
 def export_job(
     component: dict[str, Any], folder: Path, *, precision: str = "fp32", weights: Path | None = None, **onnx: Any
 ) -> Job:
-    return Job(
-        step=f"export_onnx:test/{component['name']}.{precision}",
-        action="tasks.actions.export_onnx.action:run",
-        inputs={"config": config_of("cosyvoice2"), "weights": weights or weights_of("cosyvoice2")},
+    step = estimator_steps(precision)["export_onnx"]
+    return job_of(
+        step,
+        inputs=_sources(weights),
         outputs={"onnx": folder / f"{component['name']}.{precision}.onnx"},
-        params={"component": component, "precision": {"name": precision}, "onnx": ONNX | onnx},
+        params={"component": component, "onnx": step.params["onnx"] | onnx},
     )
 
 
@@ -86,21 +87,14 @@ def verify_job(
     runtime: str = "tasks.runtimes.onnxruntime_.session:open_artifact",
     **verify: Any,
 ) -> Job:
-    limits = yaml.safe_load((CONF / "verify" / f"{precision}.yaml").read_text(encoding="utf-8"))
-    settings = {"trials": 6, "seed": 0, "max_frames": 60, "device": "cpu"}
-    return Job(
-        step=f"verify:test/{artifact.name}",
-        action="tasks.actions.verify.compare:run",
-        inputs={
-            "config": config_of("cosyvoice2"),
-            "weights": weights or weights_of("cosyvoice2"),
-            "artifact": artifact,
-        },
+    step = estimator_steps(precision)["verify_onnx"]
+    return job_of(
+        step,
+        inputs=_sources(weights) | {"artifact": artifact},
         outputs={"report": artifact.with_name("report.json")},
-        params={
-            "component": component,
-            "precision": {"name": precision},
-            "verify": settings | limits | verify,
-            "runtime": runtime,
-        },
+        params={"component": component, "verify": step.params["verify"] | verify, "runtime": runtime},
     )
+
+
+def _sources(weights: Path | None) -> dict[str, Path]:
+    return {"config": config_of("cosyvoice2"), "weights": weights or weights_of("cosyvoice2")}

@@ -1,10 +1,8 @@
 """A small plan on a simulated machine: loading it, inputs for it, and the outputs to expect."""
 
 import onnxruntime
-import pytest
 import torch
 
-from tasks.errors import UserError
 from tasks.runtimes.tensorrt_.engine import load_engine
 from tasks.runtimes.tensorrt_.interface import label
 from tests.support.onnx_samples import CHANNELS, component, small_estimator
@@ -18,12 +16,6 @@ def load_small_plan(machine, streams, tmp_path, *, precision="fp32", profiles=(P
     head = {"name": label("small.estimator", axes)} | head
     path = write_plan(machine, tmp_path / "a.plan", small_estimator(precision=precision), profiles=[*profiles], **head)
     return load_engine(path, trt=machine.trt, streams=streams, concurrency=concurrency)
-
-
-def error_of(call, *arguments, **named) -> UserError:
-    with pytest.raises(UserError) as caught:
-        call(*arguments, **named)
-    return caught.value
 
 
 def plan_inputs(frames: int = 20) -> dict[str, torch.Tensor]:

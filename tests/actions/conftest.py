@@ -1,0 +1,5 @@
+"""Fixtures of this folder."""
+
+from tests.support.exports import exports
+
+__all__ = ["exports"]
