@@ -1,6 +1,6 @@
 """Reads the sidecars that training writes next to its checkpoints and chooses which checkpoints to average.
 
-A sidecar is `NAME.yaml` beside `NAME.pt`. Some hold pickled Python objects under YAML tags: no tag is obeyed here.
+A sidecar is `NAME.yaml` beside `NAME.pt`. Some contain pickled Python objects under YAML tags: no tag is obeyed here.
 """
 
 import math
@@ -16,7 +16,7 @@ from tasks.errors import UserError
 
 NOT_SIDECARS = ("train", "init", ".")  # hidden files are the file system's or an editor's
 NAMED_AT_MOST = 10
-DEEPEST = 100
+MAX_DEPTH = 100
 
 # A base loader turns every node into str, list or dict, whatever its tag says.
 _Loader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
@@ -24,7 +24,7 @@ _Loader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One candidate: a weights file with what its sidecar says of it.
+    """One candidate: a weights file with the facts of its sidecar.
 
     Attributes:
         name: the file name without its ending, `epoch_3_whole`.
@@ -51,8 +51,8 @@ class Checkpoint:
 def survey(folder: Path) -> list[Checkpoint]:
     """All checkpoints of a training folder, ordered by file name.
 
-    Every sidecar stands for its own `.pt`: `epoch_1_step_500.yaml` for `epoch_1_step_500.pt`. (The published script
-    takes `epoch_1_whole.pt` for it.) So checkpoints saved within an epoch compete with those saved at its end.
+    Every sidecar stands for its own `.pt`: `epoch_1_step_500.yaml` for `epoch_1_step_500.pt`. (The original
+    script takes `epoch_1_whole.pt` for it.) So checkpoints saved within an epoch compete with those saved at its end.
 
     Raises:
         UserError: no such folder, nothing in it to choose from, or a sidecar that `gather` refuses.
@@ -73,10 +73,10 @@ def gather(files: Mapping[str, Path]) -> list[Checkpoint]:
     """The checkpoints among `files` (file name -> file), ordered by file name.
 
     A `.pt` without a sidecar is left out: neither its loss nor its age is known without opening it. So is a YAML file
-    that has no `.pt` and tells neither epoch nor loss (a copy of the model's configuration, say): it is no sidecar.
+    that has no `.pt` and neither epoch nor loss (for example a copy of the model's configuration): it is no sidecar.
 
     Raises:
-        UserError: a sidecar that is not YAML, lacks its `.pt`, or holds a value of the wrong type.
+        UserError: a sidecar that is not YAML, lacks its `.pt`, or contains a value of the wrong type.
     """
     sidecars = sorted(n for n in files if n.endswith(".yaml") and not n.startswith(NOT_SIDECARS))
     read = {name: _mapping(files[name], alone=_weights_name(name) not in files) for name in sidecars}
@@ -90,7 +90,7 @@ def gather(files: Mapping[str, Path]) -> list[Checkpoint]:
             remedy="Put the .pt of the same name back, or delete the sidecar",
         )
     paired = [n for n in sidecars if _weights_name(n) in files]
-    return [_checkpoint(files[_weights_name(n)], sidecar=files[n], told=read[n]) for n in paired]
+    return [_checkpoint(files[_weights_name(n)], sidecar=files[n], facts=read[n]) for n in paired]
 
 
 def select(checkpoints: Iterable[Checkpoint], *, num: int, val_best: bool) -> list[Checkpoint]:
@@ -120,15 +120,15 @@ def _mapping(sidecar: Path, *, alone: bool) -> dict[str, Any]:
         with sidecar.open("rb") as file:
             text = file.read()
         _require_shallow(text)
-        told = yaml.load(text, Loader=_Loader)
+        content = yaml.load(text, Loader=_Loader)
     except (OSError, yaml.YAMLError, UnicodeError) as error:
         reason = " ".join(str(error).split())
         raise _bad(sidecar, "cannot be read as YAML", reason) from error
-    if not isinstance(told, dict) and alone:
+    if not isinstance(content, dict) and alone:
         return {}  # notes, a list: no training wrote it
-    if not isinstance(told, dict):
-        raise _bad(sidecar, "is not a YAML mapping", type(told).__name__)
-    return told
+    if not isinstance(content, dict):
+        raise _bad(sidecar, "is not a YAML mapping", type(content).__name__)
+    return content
 
 
 def _require_shallow(text: bytes) -> None:
@@ -136,32 +136,32 @@ def _require_shallow(text: bytes) -> None:
     depth = 0
     for event in yaml.parse(text, Loader=_Loader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > DEEPEST:
-            raise yaml.YAMLError(f"nested deeper than {DEEPEST}")
+        if depth > MAX_DEPTH:
+            raise yaml.YAMLError(f"nested deeper than {MAX_DEPTH}")
 
 
-def _checkpoint(weights: Path, *, sidecar: Path, told: dict[str, Any]) -> Checkpoint:
+def _checkpoint(weights: Path, *, sidecar: Path, facts: dict[str, Any]) -> Checkpoint:
     return Checkpoint(
         name=sidecar.name.removesuffix(".yaml"),
         weights=weights,
         sidecar=sidecar,
-        epoch=_integer(told, "epoch", sidecar),
-        step=_integer(told, "step", sidecar),
-        loss=_loss(told, sidecar),
+        epoch=_integer(facts, "epoch", sidecar),
+        step=_integer(facts, "step", sidecar),
+        loss=_loss(facts, sidecar),
     )
 
 
-def _integer(told: dict[str, Any], key: str, sidecar: Path) -> int:
+def _integer(facts: dict[str, Any], key: str, sidecar: Path) -> int:
     try:
-        return int(told[key])
+        return int(facts[key])
     except KeyError:
         raise _bad(sidecar, f"has no '{key}'", None) from None
     except (TypeError, ValueError):
-        raise _bad(sidecar, f"'{key}' is not an integer", told[key]) from None
+        raise _bad(sidecar, f"'{key}' is not an integer", facts[key]) from None
 
 
-def _loss(told: dict[str, Any], sidecar: Path) -> float | None:
-    losses = told.get("loss_dict", {})
+def _loss(facts: dict[str, Any], sidecar: Path) -> float | None:
+    losses = facts.get("loss_dict", {})
     if not isinstance(losses, dict):
         raise _bad(sidecar, "'loss_dict' is not a mapping", losses)
     if "loss" not in losses:

@@ -1,5 +1,6 @@
 """What an action is given: the files to read and to write, and everything else that decides the bytes."""
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ class Job:
         params: everything else that changes the bytes, JSON-plain.
         local: what belongs to this machine and changes no bytes, for example a cache's folder; JSON-plain.
         threads: CPU threads this step may use.
+        digests: role -> SHA-256 of the inputs, as far as they are known.
     """
 
     step: str
@@ -29,3 +31,11 @@ class Job:
     params: dict[str, Any] = field(default_factory=dict)
     local: dict[str, Any] = field(default_factory=dict)
     threads: int = 1
+    digests: dict[str, str] = field(default_factory=dict)
+
+    def digest(self, role: str) -> str:
+        """SHA-256 of an input."""
+        if role not in self.digests:
+            with self.inputs[role].open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        return self.digests[role]

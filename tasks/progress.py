@@ -9,31 +9,31 @@ T = TypeVar("T")
 
 LOG_EVERY_SECONDS = 10.0
 
-_stream: TextIO | None = None
+_output: TextIO | None = None
 
 
-def use(stream: TextIO) -> None:
-    """Show progress on `stream` from now on instead of on standard error."""
-    global _stream  # noqa: PLW0603  one terminal per process
-    _stream = stream
+def use(output: TextIO) -> None:
+    """Show progress on `output` from now on instead of on standard error."""
+    global _output  # noqa: PLW0603  one terminal per process
+    _output = output
 
 
-def stream() -> TextIO:
+def output() -> TextIO:
     """Where progress is shown."""
-    return _stream or sys.stderr
+    return _output or sys.stderr
 
 
-def say(line: str) -> None:
+def report(line: str) -> None:
     """One line about what is going on."""
-    print(f"        {line}", file=stream(), flush=True)
+    print(f"        {line}", file=output(), flush=True)
 
 
 def progress(items: Iterable[T], *, label: str, total: int | None = None) -> Iterator[T]:
-    """Yield `items` unchanged while telling how far the loop is."""
-    if stream().isatty():
+    """Yield `items` unchanged and show how far the loop is."""
+    if output().isatty():
         from tqdm import tqdm
 
-        yield from tqdm(items, desc=f"        {label}", total=total, leave=False, dynamic_ncols=True, file=stream())
+        yield from tqdm(items, desc=f"        {label}", total=total, leave=False, dynamic_ncols=True, file=output())
     else:
         yield from _logged(items, label=label, total=total)
 
@@ -46,4 +46,4 @@ def _logged(items: Iterable[T], *, label: str, total: int | None) -> Iterator[T]
         yield item
         if time.monotonic() - last >= LOG_EVERY_SECONDS:
             last = time.monotonic()
-            say(f"{label}: {done}{f'/{total}' if total else ''}")
+            report(f"{label}: {done}{f'/{total}' if total else ''}")

@@ -1,4 +1,4 @@
-"""Recognises that the disk or its permissions are at fault, not the code, and says what the user can do."""
+"""Recognises that the disk or its permissions are at fault, not the code, and names what the user can do."""
 
 import errno
 import shutil

@@ -61,7 +61,7 @@ def _locked(request: Request) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        progress.say(f"waiting for another run that is building {request.job.step}")
+        progress.report(f"waiting for another run that is building {request.job.step}")
         lock.acquire()
     try:
         yield

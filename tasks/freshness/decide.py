@@ -93,7 +93,7 @@ def _damage_of(path: Path, size: int, digest: str, digests: Digests) -> str:
     if not path.is_file():
         return f"missing: {path.name}"
     if path.stat().st_size != size:
-        return f"damaged: {path.name} has {path.stat().st_size:,} bytes, its receipt says {size:,}"
+        return f"damaged: {path.name} has {path.stat().st_size:,} bytes, its receipt has {size:,}"
     if digests.of_file(path) != digest:
-        return f"edited: {path.name} is not what its receipt says"
+        return f"edited: {path.name} is not what its receipt describes"
     return ""

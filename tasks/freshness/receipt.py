@@ -1,7 +1,7 @@
 """The receipt beside an artifact: from what, by what code and with which libraries it was made.
 
-It is written last, by rename, and decides freshness: a step is fresh when its outputs are what the receipt says they
-are and the ingredients of its key have not changed. Names and bytes count, never times.
+It is written last, by rename, and decides freshness: a step is fresh when its outputs are what the receipt describes
+and the ingredients of its key have not changed. Names and bytes count, never times.
 """
 
 import hashlib

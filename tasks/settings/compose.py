@@ -12,7 +12,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from tasks.errors import ConfigError
+from tasks.errors import ConfigError, reason
 from tasks.settings import schema, validation
 from tasks.settings.overrides import expand
 
@@ -81,7 +81,7 @@ def _load_one(overrides: list[str]) -> tuple[list[str], schema.Config | None]:
 
 
 def _without_effect(key: str) -> str:
-    """Why setting a key that Hydra knows would not do what it says, or an empty string."""
+    """Why setting a key that Hydra knows would have no effect; empty where it has one."""
     if key == "precision.name":
         return "set by the group; set precision=NAME"
     return "Hydra's own settings have no effect here" if key.partition(".")[0] == "hydra" else ""
@@ -157,8 +157,10 @@ def _unknown_keys(node: DictConfig) -> dict[str, str]:
 def _reason(error: BaseException) -> str:
     """The first lines along the chain of causes: Hydra often keeps the real reason in `__cause__`."""
     cause = error.__cause__ or error
-    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip() and not line.startswith("In '")]
     key = next((line.removeprefix("full_key: ") for line in lines if line.startswith("full_key: ")), "")
+    if not lines:
+        return reason(error)
     return f"{key}: {lines[0]}" if key and error.__cause__ is None else lines[0]
 
 

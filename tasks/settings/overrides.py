@@ -57,6 +57,6 @@ def _choices(override: Override) -> list[str]:
     if not override.is_sweep_override():
         return [str(override.input_line)]
     if override.value_type not in WRITTEN_OUT:
-        raise HydraException("this sweep does not tell its values; write them out: a,b")
+        raise HydraException("this sweep does not list its values; write them out: a,b")
     key = override.get_key_element()
     return [f"{key}={value}" for value in override.sweep_string_iterator()]

@@ -31,7 +31,8 @@ def problems(config: Config) -> list[str]:
 def _model_problems(config: Config) -> Iterator[str]:
     model = config.model
     if not FOLDER_NAME.fullmatch(model.name):
-        yield f"model.name={model.name}: names a folder of artifacts: letters, digits, _ - and, not in front, ."
+        rule = "letters, digits, _, - and ., of which the last two are not in front"
+        yield f"model.name={model.name}: must be a folder name: {rule}"
     for part in model.checkpoints.keys() - model.parts.keys():
         yield f"model.checkpoints.{part}: no such part; the model has {', '.join(model.parts)}"
 
@@ -65,7 +66,7 @@ def _allowed(declared: "Field[Any]") -> str:
 def _opset_problems(config: Config) -> Iterator[str]:
     onnx = config.onnx
     if onnx.exporter is not Exporter.auto and onnx.opset in OPSETS and (found := obstacle(onnx.exporter, onnx.opset)):
-        yield f"onnx.opset={onnx.opset}: {'; '.join(found)}"
+        yield f"onnx.opset={onnx.opset}: {'. '.join(found)}"
 
 
 def _axis_problems(config: Config) -> Iterator[str]:

@@ -14,7 +14,7 @@ from tasks.workflow.step_status import StepStatus
 
 @dataclass
 class UpToDate:
-    """Tells doit whether a step is up to date; as text, for `doit info`, what has changed."""
+    """Answers doit whether a step is up to date; as text, for `doit info`, what has changed."""
 
     status: StepStatus
     digests: Digests

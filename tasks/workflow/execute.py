@@ -64,6 +64,7 @@ def _request(decision: Decision, root: Path, *, always: bool) -> Request:
             params=dict(step.params),
             local=dict(step.local),
             threads=_threads_of_a_step(),
+            digests=decision.ingredients.inputs,
         ),
         receipt=step.receipt,
         lock=paths.lock_path(root, step.task),

@@ -93,16 +93,16 @@ class _LostLog(_LostTerminal):
 @pytest.mark.parametrize(("where", "shown"), [(_Terminal, "Building Engine: "), (io.StringIO, "TensorRT: Building")])
 def test_progress_is_shown_where_a_step_shows_its_own_and_not_in_its_log(tmp_path, monkeypatch, capfd, where, shown):
     monkeypatch.setattr("tasks.actions.build_plan.progress.LOG_EVERY_SECONDS", 0.0)
-    monkeypatch.setattr("tasks.progress._stream", where())
+    monkeypatch.setattr("tasks.progress._output", where())
     build(Machine(), plan_job(tmp_path))
-    assert shown in progress.stream().getvalue()
+    assert shown in progress.output().getvalue()
     assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("where", [_LostTerminal, _LostLog])
 def test_progress_that_cannot_be_shown_does_not_end_the_build(tmp_path, monkeypatch, where):
     monkeypatch.setattr("tasks.actions.build_plan.progress.LOG_EVERY_SECONDS", 0.0)
-    monkeypatch.setattr("tasks.progress._stream", where())
+    monkeypatch.setattr("tasks.progress._output", where())
     job = plan_job(tmp_path)
     warnings = build(Machine(), job)["warnings"]
     assert job.outputs["plan"].stat().st_size > 0

@@ -83,17 +83,6 @@ def test_file_has_the_opset_asked_for(exports: Exports, tmp_path, exporter, opse
     assert [entry.version for entry in model.opset_import if not entry.domain] == [opset]
 
 
-@pytest.mark.parametrize(
-    ("exporter", "opset", "other"),
-    [("dynamo", 17, "torchscript"), ("torchscript", 21, "dynamo")],
-)
-def test_opset_beyond_the_exporter_is_refused_and_the_other_exporter_named(tmp_path, exporter, opset, other):
-    error = error_of(run, estimator_job(tmp_path, exporter=exporter, opset=opset))
-    assert (error.where, error.value) == ("onnx.opset", opset)
-    assert f"onnx.exporter={other}" in error.remedy
-    assert list(tmp_path.iterdir()) == []
-
-
 @EXPORTERS
 def test_file_has_the_published_names_and_the_declared_axis(exports: Exports, tmp_path, exporter):
     model = onnx.load(exports(estimator_job(tmp_path, exporter=exporter)))

@@ -187,9 +187,9 @@ def test_an_opset_newer_than_the_table_is_a_warning():
 
 
 def test_warnings_are_shown_where_the_step_shows_its_progress(tmp_path, monkeypatch):
-    monkeypatch.setattr("tasks.progress._stream", io.StringIO())
+    monkeypatch.setattr("tasks.progress._output", io.StringIO())
     run(_job(tmp_path, small_estimator(opset=21)))
-    assert "warning: opset 21 " in progress.stream().getvalue()
+    assert "warning: opset 21 " in progress.output().getvalue()
 
 
 def test_the_operator_table_holds_the_published_facts():

@@ -17,6 +17,7 @@ from tasks.models.demo import data
 from tasks.models.loading.checkpoint_file import open_checkpoint
 from tasks.plain_data import plain
 from tasks.settings.schema import Train
+from tasks.training.trainer import seed_draws, warmup
 from tests.support.errors import error_of
 from tests.support.made_once import made_once
 
@@ -101,7 +102,7 @@ def test_average_of_the_training_loads_as_a_published_flow(
     average.run(Job("average:demo/flow", "", files, {"averaged": tmp_path / "flow.pt"}, params))
     flow = load_part("flow", config=CONFIG, weights=tmp_path / "flow.pt")
     batch = next(data.batches(count=1, batch_size=8, seed=1))
-    train.seed_draws("test")
+    seed_draws("test")
     with torch.inference_mode():
         assert 0 < flow(batch, "cpu")["loss"] < 4
 
@@ -141,7 +142,7 @@ def test_a_longer_training_begins_as_the_shorter_one(tmp_path: Path) -> None:
 
 
 def test_validation_utterances_are_not_trained_on() -> None:
-    seeds = {train.seed_draws(0, "validate"), *(train.seed_draws(0, "train", epoch) for epoch in range(6))}
+    seeds = {seed_draws(0, "validate"), *(seed_draws(0, "train", epoch) for epoch in range(6))}
     first = [next(data.batches(count=1, batch_size=1, seed=seed))["speech_feat"] for seed in seeds]
     assert len({float(mel.sum()) for mel in first}) == 7
 
@@ -154,8 +155,8 @@ def test_infinite_gradients_leave_the_weights_alone(tmp_path: Path, monkeypatch:
     assert [checkpoint.step for checkpoint in survey(tmp_path)] == [0, 0]
 
 
-def test_learning_rate_warms_up_and_then_falls_as_published() -> None:
-    factor = train._warmup(20)
+def test_learning_rate_warms_up_and_then_falls_as_in_the_original() -> None:
+    factor = warmup(20)
     assert [factor(step) for step in (0, 9, 19, 79)] == pytest.approx([1 / 20, 0.5, 1.0, 0.5])
 
 

@@ -19,7 +19,7 @@ from tests.support.project import GOLDEN, HANGS_AFTER_SECONDS, ROOT, Project
 
 USER_ERROR, CRASH, CONFIGURATION = 1, 2, 3
 EXPORTS = ("export_jit", "export_onnx")
-ENCODER = component("flow.encoder", "encoder.upsample:UpsampleConformerEncoder")
+ENCODER = component("flow.encoder")
 
 
 @pytest.fixture

@@ -7,22 +7,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.support.golden_cases import GOLDEN, golden_case
-from tests.support.project import Project
+from tests.support.generations import QUICK_AND_THOROUGH, generation
+from tests.support.golden_cases import golden_case
 from tests.support.replay import worst
 
 FAMILY = "cosyvoice2"
 TOLERANCE = 2e-4
 
 
-@pytest.fixture(scope="module")
-def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="session", params=QUICK_AND_THOROUGH)
+def artifacts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Vocoder and flow encoder as ONNX, verified."""
-    settings = ["model=cosyvoice2", f"model.dir={GOLDEN / FAMILY}", "verify.trials=2", "verify.max_frames=40"]
-    project = Project.copy_to(tmp_path_factory.mktemp(FAMILY) / "project", *settings)
-    result = project.doit("verify_onnx:cosyvoice2/hift.fp32", "verify_onnx:cosyvoice2/flow.encoder.fp32")
-    assert result.code == 0, result.out + result.err
-    return project.artifacts / "cosyvoice2"
+    return generation(tmp_path_factory, FAMILY, request.param).whole
 
 
 def called(path: Path, **inputs: Tensor) -> list[Tensor]:

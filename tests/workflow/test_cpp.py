@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.support.generations import Generation
 from tests.support.project import ROOT
 
 WIDTH = 64
@@ -47,8 +48,8 @@ def in_python(model: torch.jit.ScriptModule) -> list[torch.Tensor]:
 
 
 @torch.inference_mode()
-def test_forward_chunk_called_twice_from_cpp_gives_what_python_gives(program: Path, cosyvoice1: Path) -> None:
-    path = cosyvoice1 / "llm.llm.fp32.zip"
+def test_forward_chunk_called_twice_from_cpp_gives_what_python_gives(program: Path, cosyvoice1: Generation) -> None:
+    path = cosyvoice1.whole / "llm.llm.fp32.zip"
     printed = subprocess.run([program, path, str(WIDTH)], capture_output=True, text=True, check=True).stdout
     found = torch.tensor([float(line) for line in printed.split()])
     expected = torch.cat([output.flatten() for output in in_python(torch.jit.load(path))])

@@ -124,7 +124,7 @@ def test_killing_runs_at_every_kind_of_moment_breaks_nothing_and_repeats_nothing
         endurance.run_until(seen, with_children=with_children)
     endurance.run_to_the_end()
     assert endurance.done == expected
-    assert ".partial" not in {path.name for path in short.artifacts.rglob("*")}
+    assert not list(files(short, private=True))
 
 
 @pytest.mark.parametrize("kills", [RANDOM_KILLS, pytest.param(CAMPAIGN_KILLS, marks=pytest.mark.slow)])
@@ -135,7 +135,7 @@ def test_killing_runs_at_random_moments_breaks_nothing_and_repeats_nothing(short
         endurance.run_until(_random_moment(dice), with_children=dice.random() < 0.5)
     endurance.run_to_the_end()
     assert endurance.done == expected
-    assert ".partial" not in {path.name for path in short.artifacts.rglob("*")}
+    assert not list(files(short, private=True))
 
 
 def _random_moment(dice: random.Random) -> Seen:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.pipeline.stages.table import STAGES
 from tasks.settings.compose import load
 from tests.support.project import ROOT, Project
 
@@ -47,3 +48,15 @@ def test_every_task_that_is_named_exists(tmp_path: Path) -> None:
 def test_every_file_that_is_linked_exists() -> None:
     links = re.findall(r"\]\(([^)#]+)\)", README)
     assert not [link for link in links if "://" not in link and not (ROOT / link).exists()]
+
+
+def test_the_commands_are_those_of_the_table_of_stages_and_the_groups_with_the_same_words() -> None:
+    rows = dict(re.findall(r"^\| `doit ([a-z_]+)` \| (.*) \|$", README, re.MULTILINE))
+    for stage in STAGES:
+        assert rows[stage.name] == stage.summary
+
+
+def test_the_rooms_are_those_of_the_package() -> None:
+    named = set(re.findall(r"^\| \[tasks/(\w+)/\]", README, re.MULTILINE))
+    rooms = {path.parent.name for path in ROOT.glob("tasks/*/__init__.py")}
+    assert rooms - named == {"cache", "speech"}  # nothing has moved in yet

@@ -71,7 +71,10 @@ def _check_gpu(job: Job, gpu: Gpu) -> None:
     if named != gpu.slug:
         remedy = "Set CUDA_DEVICE_ORDER=PCI_BUS_ID, or CUDA_VISIBLE_DEVICES to the one GPU, for both"
         raise UserError(
-            "the plan would be built on another GPU than its name says", where=named, value=gpu.slug, remedy=remedy
+            "the plan would be built on another GPU than its name has",
+            where=named,
+            value=gpu.slug,
+            remedy=remedy,
         )
 
 

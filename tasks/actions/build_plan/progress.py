@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tasks.progress import LOG_EVERY_SECONDS, say, stream
+from tasks.progress import LOG_EVERY_SECONDS, output, report
 
 
 def progress_monitor(trt: Any, *, warnings: list[str]) -> Any:
@@ -14,7 +14,7 @@ def progress_monitor(trt: Any, *, warnings: list[str]) -> Any:
     TensorRT calls it from threads of its own, and an exception would end the process in its C++ code: when drawing
     fails (the terminal is gone), nothing more is drawn and the reason is added to `warnings`.
     """
-    display: _Bars | _Lines | None = _Bars() if stream().isatty() else _Lines()
+    display: _Bars | _Lines | None = _Bars() if output().isatty() else _Lines()
     lock = threading.Lock()
 
     def draw(update: Callable[[_Bars | _Lines], None]) -> None:
@@ -53,7 +53,7 @@ class _Bars:
     def start(self, phase: str, steps: int) -> None:
         from tqdm import tqdm
 
-        self._bars[phase] = tqdm(total=steps, desc=f"        {phase}", leave=False, dynamic_ncols=True, file=stream())
+        self._bars[phase] = tqdm(total=steps, desc=f"        {phase}", leave=False, dynamic_ncols=True, file=output())
 
     def advance(self, phase: str, done: int) -> None:
         if bar := self._bars.get(phase):
@@ -75,7 +75,7 @@ class _Lines:
     def advance(self, phase: str, done: int) -> None:
         if time.monotonic() - self._last >= LOG_EVERY_SECONDS:
             self._last = time.monotonic()
-            say(f"TensorRT: {phase} {done}/{self._steps.get(phase, '?')}")
+            report(f"TensorRT: {phase} {done}/{self._steps.get(phase, '?')}")
 
     def finish(self, phase: str) -> None:
         self._steps.pop(phase, None)

@@ -62,9 +62,7 @@ def run(job: Job) -> dict[str, Any]:
     facts: dict[str, Any] = {"exporter": settings["exporter"]}
     if low:
         facts |= _converted(model, low, component, settings["keep_fp32"], samples)
-    about = provenance(
-        component, step=job.step, precision=precision, exporter=settings["exporter"], weights=job.inputs["weights"]
-    )
+    about = provenance(component, job)
     declare(model, component=component, dynamic=dynamic, about=about)
     write(model, job.outputs["onnx"], external_data=settings["external_data"])
     del model

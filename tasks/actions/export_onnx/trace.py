@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from tasks.actions.inputs.generated import static_sizes, trace_sample
 from tasks.errors import UserError, reason
 from tasks.settings.component import AxisSpec, ComponentSpec
-from tasks.settings.onnx_exporters import EXPORTER_OPSETS, obstacle
+from tasks.settings.onnx_exporters import EXPORTER_OPSETS
 
 SMALLEST_SIZE = 13  # of dynamic axes in the sample
 
@@ -36,9 +36,8 @@ def trace(module: nn.Module, *, component: ComponentSpec, settings: Settings) ->
         settings: `onnx`: exporter, opset, constant_folding, dynamic_batch.
 
     Raises:
-        UserError: the exporter cannot write that opset, or cannot export that module.
+        UserError: the exporter cannot export that module.
     """
-    _require_opset(settings["exporter"], settings["opset"])
     dynamic = dynamic_axes(component, dynamic_batch=settings["dynamic_batch"])
     sample = _sample(module, component, dynamic)
     bound = _Bound(module, tuple(component.inputs), component.options).eval()
@@ -79,12 +78,6 @@ class _Bound(nn.Module):
 
     def forward(self, *tensors: Tensor) -> Any:
         return self.module(**dict(zip(self.names, tensors, strict=True)), **self.options)
-
-
-def _require_opset(exporter: str, opset: int) -> None:
-    if found := obstacle(exporter, opset):
-        reason, remedy = found
-        raise UserError(reason, where="onnx.opset", value=opset, remedy=remedy)
 
 
 def _sample(module: nn.Module, component: ComponentSpec, dynamic: Mapping[str, AxisSpec]) -> dict[str, Tensor]:

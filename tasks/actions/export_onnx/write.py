@@ -3,7 +3,6 @@
 Weights lie in the file itself up to protobuf's 2 GB, else in one `X.onnx.data` beside it.
 """
 
-import hashlib
 import json
 from collections.abc import Collection, Mapping
 from importlib import metadata
@@ -16,6 +15,7 @@ from onnx_ir.passes import common
 
 from tasks.actions.export_onnx.module_names import MODULE, module_of
 from tasks.errors import UserError
+from tasks.job import Job
 from tasks.settings.component import ComponentSpec, Shape
 
 GRAPH = onnx.ModelProto.DESCRIPTOR.fields_by_name["graph"].number
@@ -23,18 +23,16 @@ INITIALIZER = onnx.GraphProto.DESCRIPTOR.fields_by_name["initializer"].number
 EMBEDDED_LIMIT = (1 << 31) - (1 << 26)  # protobuf's 2 GiB with room for the graph itself
 
 
-def provenance(component: ComponentSpec, *, step: str, precision: str, exporter: str, weights: Path) -> dict[str, str]:
+def provenance(component: ComponentSpec, job: Job) -> dict[str, str]:
     """Where a file comes from; no times, so that equal inputs give equal bytes."""
-    with weights.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {
         "voxkiln.version": _version(),
-        "voxkiln.step": step,
+        "voxkiln.step": job.step,
         "voxkiln.component": component.name,
         "voxkiln.options": json.dumps(component.options, sort_keys=True),  # for example whether it is for streaming
-        "voxkiln.precision": precision,
-        "voxkiln.exporter": exporter,
-        "voxkiln.weights_sha256": digest[:16],
+        "voxkiln.precision": job.params["precision"]["name"],
+        "voxkiln.exporter": job.params["onnx"]["exporter"],
+        "voxkiln.weights_sha256": job.digest("weights")[:16],
         "voxkiln.torch": torch.__version__,
     }
 

@@ -14,7 +14,7 @@ from tasks.actions.preflight.memory import estimate_profiles
 from tasks.actions.preflight.operators import check_operators
 from tasks.errors import UserError
 from tasks.job import Job
-from tasks.progress import progress, say
+from tasks.progress import progress, report
 from tasks.settings.component import ComponentSpec
 from tasks.settings.shape_profiles import complete_profiles
 
@@ -48,7 +48,7 @@ def run(job: Job) -> dict[str, Any]:
         "warnings": [*operators.warnings, *(line for estimate in memory for line in estimate.warnings())],
     }
     for line in facts["warnings"]:
-        say(f"warning: {line}")
+        report(f"warning: {line}")
     job.outputs["report"].write_text(json.dumps({"step": job.step, **facts}, indent=1) + "\n")
     return facts
 

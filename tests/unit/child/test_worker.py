@@ -187,7 +187,7 @@ def test_a_run_of_a_step_that_another_run_has_locked_says_that_it_waits_and_then
     held.acquire()
     outcomes: list[str] = []
     waits = threading.Event()
-    monkeypatch.setattr("tasks.progress.say", lambda _: waits.set())
+    monkeypatch.setattr("tasks.progress.report", lambda _: waits.set())
     run = threading.Thread(target=lambda: outcomes.append(execute(request(tmp_path)).status), daemon=True)
     run.start()
     assert waits.wait(HANGS_AFTER_SECONDS)

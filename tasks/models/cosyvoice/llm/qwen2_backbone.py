@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tasks.errors import UserError, reason
+from tasks.errors import UserError, reason, require_library
 from tasks.models.cosyvoice.masks import valid_mask
 
 MODEL_TYPE = "qwen2"
@@ -31,7 +31,8 @@ class Qwen2Encoder(nn.Module):
         super().__init__()
         self.folder = Path(pretrain_path)
         file = self.folder / "config.json"
-        library, content = _transformers(), _read_config(file)
+        library = require_library("transformers", extra="llm", why="the language models of CosyVoice 2 and 3 need it")
+        content = _read_config(file)
         try:
             config = library.Qwen2Config.from_dict(content)
             self.model = library.Qwen2ForCausalLM(config)
@@ -66,18 +67,6 @@ class Qwen2Encoder(nn.Module):
     @property
     def _backbone(self) -> Any:
         return self.model.model
-
-
-def _transformers() -> Any:
-    try:
-        import transformers
-    except ImportError as error:
-        raise UserError(
-            "the language models of CosyVoice 2 and 3 need the transformers library",
-            where="transformers",
-            remedy="Install it: pip install 'voxkiln[llm]'",
-        ) from error
-    return transformers
 
 
 def _read_config(file: Path) -> dict[str, Any]:

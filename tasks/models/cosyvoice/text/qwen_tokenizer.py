@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks.errors import UserError, reason
+from tasks.errors import UserError, reason, require_library
 from tasks.models.cosyvoice.text.special_tokens import COSYVOICE2_TOKENS, COSYVOICE3_TOKENS
 
 END_OF_TEXT = "<|endoftext|>"
@@ -46,14 +46,7 @@ class QwenTokenizer:
 
 
 def _load(folder: Path) -> Any:
-    try:
-        import transformers
-    except ImportError as error:
-        raise UserError(
-            "the text tokenizers of CosyVoice 2 and 3 need the transformers library",
-            where="transformers",
-            remedy="Install it: pip install 'voxkiln[llm]'",
-        ) from error
+    transformers = require_library("transformers", extra="llm", why="the text tokenizers of CosyVoice 2 and 3 need it")
     for name in ("vocab.json", "merges.txt"):
         if not (folder / name).is_file():
             raise UserError("no such file", where=folder / name, remedy="Copy or download the tokenizer's files")

@@ -7,9 +7,8 @@ import base64
 from collections.abc import Sequence
 from importlib import util
 from pathlib import Path
-from typing import Any
 
-from tasks.errors import UserError
+from tasks.errors import UserError, require_library
 from tasks.models.cosyvoice.text.special_tokens import LANGUAGES, cosyvoice1_tokens, whisper_tokens
 
 DOWNLOAD_AGAIN = "Copy or download it again"
@@ -30,7 +29,8 @@ class WhisperTokenizer:
 
     def __init__(self, ranks: Path, special: Sequence[str]) -> None:
         pieces = _read_ranks(ranks)
-        self._encoding = _tiktoken().Encoding(
+        tiktoken = require_library("tiktoken", extra="llm", why="the text tokenizer of CosyVoice 1 needs it")
+        self._encoding = tiktoken.Encoding(
             name=ranks.stem,
             pat_str=GPT2_PATTERN,
             mergeable_ranks=pieces,
@@ -121,15 +121,3 @@ def _read_ranks(ranks: Path) -> dict[bytes, int]:
             "the ranks are not 0, 1, 2, ...", where=ranks, value=f"{len(pieces)} pieces", remedy=DOWNLOAD_AGAIN
         )
     return pieces
-
-
-def _tiktoken() -> Any:
-    try:
-        import tiktoken
-    except ImportError as error:
-        raise UserError(
-            "the text tokenizer of CosyVoice 1 needs the tiktoken library",
-            where="tiktoken",
-            remedy="Install it: pip install 'voxkiln[llm]'",
-        ) from error
-    return tiktoken

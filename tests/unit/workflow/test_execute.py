@@ -1,0 +1,94 @@
+"""A run decides once about each step and reads each file once to digest it."""
+
+import time
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from tasks.freshness import decide as decisions
+from tasks.freshness import digests as digesting
+from tasks.freshness.digests import RACY_SECONDS, Digests
+from tasks.pipeline.step import Skip, Step
+from tasks.workflow import doit_freshness
+from tasks.workflow.doit_freshness import ContentChecker, UpToDate
+from tasks.workflow.execute import execute, refuse_skipped
+from tasks.workflow.step_status import StepStatus
+
+
+def chain(folder: Path) -> list[Step]:
+    """Two steps, of which the second reads what the first writes."""
+    source = folder / "in.txt"
+    source.write_text("input ")
+    while time.time() - source.stat().st_ctime <= RACY_SECONDS:
+        time.sleep(RACY_SECONDS)
+    paths = [source, folder / "a" / "one.bin", folder / "b" / "two.bin"]
+    return [
+        Step("write", output.stem, "tests.support.worker_actions:write", {"in": read}, {"out": output}, {"text": "x"})
+        for read, output in pairwise(paths)
+    ]
+
+
+def run(steps: list[Step], root: Path, digests: Digests) -> list[StepStatus]:
+    """What doit does with each step: ask whether it is up to date, act, and note the digests of its inputs."""
+    statuses = [StepStatus(step) for step in steps]
+    for status in statuses:
+        if not UpToDate(status, digests)():
+            assert execute(status, root, digests) is None
+        for path in status.step.inputs.values():
+            ContentChecker(digests).get_state(str(path), None)
+    return statuses
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often this process decides about a step and digests a file."""
+    found: Counter[str] = Counter()
+    decide, sha256 = decisions.decide, digesting.sha256
+
+    def deciding(step: Step, digests: Digests) -> decisions.Decision:
+        found[step.task] += 1
+        return decide(step, digests)
+
+    def hashing(path: Path) -> str:
+        found[path.name] += 1
+        return sha256(path)
+
+    monkeypatch.setattr(doit_freshness, "decide", deciding)
+    monkeypatch.setattr(digesting, "sha256", hashing)
+    return found
+
+
+def test_each_step_is_decided_once_and_each_file_digested_once(tmp_path: Path, counted: Counter[str]) -> None:
+    steps = chain(tmp_path)
+    statuses = run(steps, tmp_path, Digests(tmp_path / "memo.json"))
+    assert [status.outcome.status for status in statuses if status.outcome] == ["built", "built"]
+    assert counted == {"write:one": 1, "write:two": 1, "in.txt": 1}  # outputs were digested by those who wrote them
+
+
+def test_the_next_run_decides_once_and_digests_nothing(tmp_path: Path, counted: Counter[str]) -> None:
+    steps, digests = chain(tmp_path), Digests(tmp_path / "memo.json")
+    run(steps, tmp_path, digests)
+    digests.save()
+    counted.clear()
+    statuses = run(steps, tmp_path, Digests(tmp_path / "memo.json"))
+    assert [status.outcome for status in statuses] == [None, None]
+    assert counted == {"write:one": 1, "write:two": 1}
+
+
+def test_a_step_whose_receipt_shows_that_it_is_done_is_reused_without_a_child(tmp_path: Path) -> None:
+    steps, digests = chain(tmp_path), Digests(tmp_path / "memo.json")
+    run(steps, tmp_path, digests)
+    status = StepStatus(steps[0])
+    UpToDate(status, digests)()
+    assert execute(status, tmp_path, digests) is None
+    assert status.outcome is not None
+    assert status.outcome.status == "reused"
+
+
+@pytest.mark.parametrize("selected", [False, True])
+def test_a_skipped_step_fails_only_where_it_was_asked_for(tmp_path: Path, selected: bool) -> None:
+    skip = Skip("no GPU", "add one", error_if_selected=selected)
+    step = Step("write", "one", "a:run", {}, {"out": tmp_path / "x"}, {}, skip=skip)
+    assert (refuse_skipped(step) is not None) == selected
