@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.project import ROOT
 
-QUICK = ("train.max_epoch=1", "train.steps_per_epoch=1", "train.validation_batches=1")
+QUICK = ("train.max_epoch=1", "average.num=1", "train.steps_per_epoch=1", "train.validation_batches=1")
 
 
 def run(command: list[str], *, folder: Path, installed: Path) -> "subprocess.CompletedProcess[str]":
