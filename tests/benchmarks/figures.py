@@ -38,7 +38,7 @@ def main() -> None:
         for title, measure, words in measurements:
             print(title, flush=True)
             sections.append(f"## {title}\n\n{measure(*words)}\n")
-    FILE.write_text("\n".join(sections), encoding="utf-8")
+    FILE.write_text("\n".join(sections).replace(scratch, "FOLDER"), encoding="utf-8")
 
 
 def _machine() -> str:
