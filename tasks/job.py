@@ -35,7 +35,10 @@ class Job:
 
     def digest(self, role: str) -> str:
         """SHA-256 of an input."""
-        if role not in self.digests:
-            with self.inputs[role].open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
-        return self.digests[role]
+        return self.digests.get(role) or sha256(self.inputs[role])
+
+
+def sha256(path: Path) -> str:
+    """The file's SHA-256 as `sha256sum` prints it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -3,14 +3,35 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 from tasks.actions.original import load_original
 from tasks.errors import UserError
 from tasks.job import Job
 from tasks.settings.component import ComponentSpec
+
+
+class VllmExportable(Protocol):
+    """What a language model offers for vLLM: a plain causal language model in bf16; no method changes the model."""
+
+    def vllm_tensors(self) -> dict[str, Tensor]:
+        """The weights in bf16 under the names of ``transformers``."""
+
+    def vllm_config(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """config.json for these weights, from the one of the model that they were trained from."""
+
+    def vllm_generation_config(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """generation_config.json, from the one of the model that they were trained from."""
+
+    def vllm_prompt(self, positions: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        """A random request of some positions: rows [1, n, width] in bf16, then tokens [1, m]."""
+
+    def vllm_logits(self, rows: Tensor, tokens: Tensor) -> Tensor:
+        """The original's logits [1, n + m, vocabulary] after each of them."""
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -20,13 +41,13 @@ def run(job: Job) -> dict[str, Any]:
         config, weights: of the model; ``config.json`` and ``generation_config.json`` of its text model.
 
     Params:
-        component: a `ComponentSpec` whose module is a ``VllmExportable``.
+        component: a `ComponentSpec` whose module is a `VllmExportable`.
 
     Raises:
         UserError: a configuration that is no JSON object; whatever the loader raises.
     """
     config, generation = (_read(job.inputs[name]) for name in ("config.json", "generation_config.json"))
-    model = load_original(job, ComponentSpec.from_params(job.params["component"]))
+    model: VllmExportable = load_original(job, ComponentSpec.from_params(job.params["component"]))
     served = model.vllm_config(config)
     tensors = model.vllm_tensors()
     _write(job.outputs["config.json"], served)
@@ -38,8 +59,7 @@ def run(job: Job) -> dict[str, Any]:
         "parameters": sum(tensor.numel() for tensor in tensors.values()),
         "dtype": served["torch_dtype"],
         "architecture": served["architectures"][0],
-        "speech_tokens": served["vocab_size"],
-        "text_rows": model.text_rows(),
+        "vocabulary": served["vocab_size"],
     }
 
 

@@ -24,8 +24,9 @@ from tasks.child.request import Request
 from tasks.errors import UserError
 from tasks.freshness.code import code_digests, used_modules
 from tasks.freshness.decide import library_version, staleness
-from tasks.freshness.digests import Digests, sha256
+from tasks.freshness.digests import Digests
 from tasks.freshness.receipt import Ingredients, Receipt
+from tasks.job import sha256
 from tasks.objects import load_object, loaded_modules
 
 MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024  # unit of ru_maxrss
@@ -88,6 +89,7 @@ def _build(request: Request) -> Outcome:
         outputs = _proven(request)
         execution = _execution(request, time.monotonic() - started)
         _put_in_place(request, outputs)
+        request.clear_workdir()  # before the receipt: a finished step leaves nothing behind, whenever it is killed
         listed = {name: {"sha256": output.sha256, "size": output.size} for name, output in outputs.items()}
         Receipt(request.job.step, ingredients, listed, results, execution).write(request.receipt)
     finally:

@@ -15,16 +15,11 @@ from os import stat_result
 from pathlib import Path
 from typing import Any, cast
 
+from tasks.job import sha256
 from tasks.plain_data import read_json_object, write_atomically
 
 # A file written again within the clock's granularity keeps its times: digests of files this young are not remembered.
 RACY_SECONDS = 0.05
-
-
-def sha256(path: Path) -> str:
-    """The file's SHA-256 as `sha256sum` prints it."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Digests:

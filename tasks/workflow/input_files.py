@@ -74,8 +74,9 @@ def _missing(path: Path, role: str, step: Step) -> str:
         return f"recordings of {step.name.partition('/')[2]}: no such file: {path}"
     if not path.is_absolute():
         return f"model.dir: not given; {step.name.partition('/')[0]} is read from it: set model.dir=DIR"
-    if not path.parent.is_dir():
-        return f"model.dir={path.parent}: no such folder"
+    folder = step.inputs.get("config", path).parent
+    if not folder.is_dir():
+        return f"model.dir={folder}: no such folder"
     other = _family_of(path.parent)
     if other and path.suffix == ".yaml":
         return f"model.dir={path.parent}: has no {path.name}; it is a folder for model={other}"

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from tasks.actions.export_onnx import action
-from tasks.freshness.digests import sha256
-from tasks.job import Job
+from tasks.job import Job, sha256
 from tests.support.made_once import made_once
 
 __all__ = ["Exports", "exports"]

@@ -234,7 +234,12 @@ def test_weights_of_another_size_than_the_qwen_configuration_are_refused(model: 
 @pytest.mark.parametrize(
     ("classes", "load", "wanted", "place"),
     [
-        (("llm.CosyVoice3LM", "llm.Qwen2LM"), vllm_loader.load_component, LANGUAGE_MODEL, r"/llm\.pt: "),
+        (
+            ("llm.CosyVoice3LM", "llm.Qwen2LM"),
+            vllm_loader.load_component,
+            LANGUAGE_MODEL,
+            r"/llm\.pt: .*cosyvoice3\.yaml:\d+, cosyvoice\.llm\.llm\.Qwen2LM",
+        ),
         (("DiT.dit.DiT", "decoder.CausalConditionalDecoder"), load_component, DIT, r"cosyvoice3\.yaml:\d+: "),
     ],
 )

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.freshness.digests import sha256
 from tasks.freshness.receipt import Receipt
+from tasks.job import sha256
 from tests.support.project import HANGS_AFTER_SECONDS, Project, Result
 
 # average, then a TorchScript and an ONNX file side by side: what is killed does not depend on what is computed

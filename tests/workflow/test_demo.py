@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.freshness.digests import sha256
 from tasks.freshness.receipt import Receipt
+from tasks.job import sha256
 from tests.support.project import Project
 
 SHORT = ("train.max_epoch=2", "train.steps_per_epoch=3", "average.num=2", "verify.trials=4", "verify.max_frames=60")

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 import transformers
 from safetensors import safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
+from tasks.actions.export_vllm import VllmExportable
 from tasks.actions.original import load_original
 from tasks.actions.verify.metrics import Metrics, metrics, short
 from tasks.errors import UserError
@@ -29,7 +30,7 @@ IN_BF16 = {"max_outside": 1.0}
 
 @dataclass(frozen=True)
 class Prompt:
-    """Rows [1, n, width] in bf16, as they reach vLLM, and the speech tokens [1, m] that follow them."""
+    """Rows [1, n, width] in bf16, as they reach vLLM, and the tokens [1, m] that follow them."""
 
     rows: Tensor
     tokens: Tensor
@@ -40,7 +41,7 @@ def run(job: Job) -> dict[str, Any]:
     """Compare the folder of the inputs ``vllm/*`` with the model made from `config` and `weights`; writes `report`.
 
     Params:
-        component: a `ComponentSpec` whose module is a ``VllmExportable``.
+        component: a `ComponentSpec` whose module is a `VllmExportable`.
         vllm: trials, seed, max_positions and the limits min_exact_snr_db, min_snr_db, min_cosine, max_peak_error.
         device: that the folder is run on.
 
@@ -48,11 +49,12 @@ def run(job: Job) -> dict[str, Any]:
         UserError: tensors are missing, too many or not the original's in bf16, or logits differ more than they may.
     """
     settings = job.params["vllm"]
-    original = load_original(job, ComponentSpec.from_params(job.params["component"]))
+    original: Any = load_original(job, ComponentSpec.from_params(job.params["component"]))
     prompts = [_prompt(original, number, settings) for number in range(settings["trials"])]
-    expected = [_expected(original, prompt) for prompt in prompts]
+    expected = [original.vllm_logits(prompt.rows, prompt.tokens) for prompt in prompts]
     _require_same_tensors(job.inputs[WEIGHTS], original.vllm_tensors())
-    rounded = [_expected(_rounded(original), prompt) for prompt in prompts]
+    _round(original)
+    rounded = [original.vllm_logits(prompt.rows, prompt.tokens) for prompt in prompts]
     del original  # before another of its size is loaded
     served = _served(job.inputs[WEIGHTS], job.inputs[CONFIG], device=job.params["device"])
     in_bf16 = [_compared(_found(served, prompt), logits) for prompt, logits in zip(prompts, expected, strict=True)]
@@ -61,20 +63,10 @@ def run(job: Job) -> dict[str, Any]:
     return _concluded(job, prompts, in_bf16, in_fp32)
 
 
-def _prompt(original: Any, number: int, settings: Mapping[str, int]) -> Prompt:
-    """A quarter of the positions is text; the first prompt is the longest."""
+def _prompt(original: VllmExportable, number: int, settings: Mapping[str, int]) -> Prompt:
+    """The first prompt is the longest."""
     random = torch.Generator().manual_seed(settings["seed"] * 1_000_003 + number)
-    positions = max(4, settings["max_positions"] // (number + 1))
-    texts = positions // 4
-    text = torch.randint(original.text_rows(), (1, texts), generator=random)
-    speech = torch.randint(original.speech_token_size, (1, positions - texts), generator=random)
-    return Prompt(original.prompt(text).to(torch.bfloat16), speech)
-
-
-def _expected(original: Any, prompt: Prompt) -> Tensor:
-    rows = torch.cat([prompt.rows.float(), original.speech_embedding(prompt.tokens)], dim=1)
-    logits: Tensor = original.logits(rows)
-    return logits
+    return Prompt(*original.vllm_prompt(max(4, settings["max_positions"] // (number + 1)), random))
 
 
 def _require_same_tensors(file: Path, expected: Mapping[str, Tensor]) -> None:
@@ -92,10 +84,9 @@ def _require_same_tensors(file: Path, expected: Mapping[str, Tensor]) -> None:
         )
 
 
-def _rounded(original: Any) -> Any:
-    for parameter in original.parameters():
+def _round(module: nn.Module) -> None:
+    for parameter in module.parameters():
         parameter.copy_(parameter.to(torch.bfloat16))
-    return original
 
 
 def _served(weights: Path, config: Path, *, device: str) -> Any:

@@ -121,7 +121,8 @@ def _loaded(call: Call, document: Document, weights: Path, prefix: str) -> nn.Mo
     with torch.device("meta"):
         module: nn.Module = build(call, document)
     tensors = rename_legacy_weight_norm(_state(weights, prefix), module.state_dict().keys())
-    load_strictly(module, tensors, source=weights, within=prefix)
+    described = f"{document.path}:{call.line}, {call.target}"
+    load_strictly(module, tensors, source=weights, within=prefix, described=described)
     return module.eval()
 
 

@@ -14,7 +14,9 @@ from tasks.errors import UserError
 MAX_LISTED = 10
 
 
-def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], *, source: Path, within: str = "") -> None:
+def load_strictly(
+    module: nn.Module, tensors: Mapping[str, Tensor], *, source: Path, within: str = "", described: str = ""
+) -> None:
     """Replace the state of ``module`` by copies of ``tensors``; floating-point tensors are converted to fp32.
 
     Args:
@@ -22,14 +24,15 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], *, source: P
         tensors: state dict for the module, memory-mapped or not.
         source: file of the tensors, for error messages.
         within: prefix of the tensor names in error messages, e.g. ``"decoder.estimator."``.
+        described: for error messages, what describes the module: ``"model.yaml:12, LanguageModel"``.
 
     Raises:
         UserError: names are missing or unexpected (the first ten are listed), shapes differ, or values are NaN or
             infinite.
     """
     expected = module.state_dict()
-    _check_names(expected, tensors, source, within)
-    _check_shapes(expected, tensors, source, within)
+    _check_names(expected, tensors, source, within, described)
+    _check_shapes(expected, tensors, source, within, described)
     _check_dtypes(expected, tensors, source, within)
     module.load_state_dict(_real_copies(tensors, source, within), strict=True, assign=True)
     for parameter in module.parameters():
@@ -51,7 +54,7 @@ def check_finite(name: str, tensor: Tensor, source: Path) -> None:
         )
 
 
-def _check_names(expected: Iterable[str], given: Iterable[str], source: Path, within: str) -> None:
+def _check_names(expected: Iterable[str], given: Iterable[str], source: Path, within: str, described: str) -> None:
     expected, given = list(expected), list(given)
     problems = [
         _listing(kind, [within + name for name in names])
@@ -66,8 +69,13 @@ def _check_names(expected: Iterable[str], given: Iterable[str], source: Path, wi
             "the checkpoint does not match the model that the configuration describes",
             where=source,
             value="; ".join(problems),
-            remedy="Use weights and configuration of the same model",
+            remedy=_same_model(described),
         )
+
+
+def _same_model(described: str) -> str:
+    remedy = "Use weights and configuration of the same model"
+    return f"{remedy}; this one is described in {described}" if described else remedy
 
 
 def _listing(kind: str, names: list[str]) -> str:
@@ -75,7 +83,9 @@ def _listing(kind: str, names: list[str]) -> str:
     return f"{len(names)} {kind}: {shown}"
 
 
-def _check_shapes(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], source: Path, within: str) -> None:
+def _check_shapes(
+    expected: Mapping[str, Tensor], given: Mapping[str, Tensor], source: Path, within: str, described: str
+) -> None:
     differing = [name for name in expected if expected[name].shape != given[name].shape]
     if differing:
         shown = [
@@ -86,7 +96,7 @@ def _check_shapes(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], s
             f"{len(differing)} tensors have another shape than the model",
             where=source,
             value="; ".join(shown),
-            remedy="Use weights and configuration of the same model",
+            remedy=_same_model(described),
         )
 
 

@@ -17,9 +17,8 @@ from filelock import FileLock
 from tasks.child.launcher import run_in_child
 from tasks.child.request import Request
 from tasks.child.worker import execute
-from tasks.freshness.digests import sha256
 from tasks.freshness.receipt import Ingredients, Receipt
-from tasks.job import Job
+from tasks.job import Job, sha256
 from tests.support.project import HANGS_AFTER_SECONDS
 
 FAILURES = [
@@ -69,6 +68,16 @@ def test_a_built_step_leaves_the_artifact_and_its_receipt_and_nothing_else(tmp_p
     assert outcome.status == "built"
     assert (tmp_path / "a" / "out.bin").read_text() == "input text"
     assert left_in(tmp_path) == ["out.bin", "out.bin.receipt.json"]
+
+
+def test_the_private_folder_is_gone_before_the_receipt_says_that_the_step_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[str]] = []
+    write = Receipt.write
+    monkeypatch.setattr(Receipt, "write", lambda self, path: (seen.append(left_in(tmp_path)), write(self, path)))
+    execute(request(tmp_path))
+    assert seen == [["out.bin"]]
 
 
 def test_gpus_are_numbered_by_bus_whatever_the_environment_says(

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.freshness.digests import RACY_SECONDS, Digests, sha256
+from tasks.freshness.digests import RACY_SECONDS, Digests
+from tasks.job import sha256
 
 
 @pytest.fixture

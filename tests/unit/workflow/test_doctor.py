@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from tasks.freshness.digests import Digests, sha256
+from tasks.freshness.digests import Digests
 from tasks.freshness.receipt import Ingredients, Receipt
+from tasks.job import sha256
 from tasks.pipeline.step import Step
 from tasks.workflow import doctor
 

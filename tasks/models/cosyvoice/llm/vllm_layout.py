@@ -23,10 +23,12 @@ class VllmExportable(nn.Module):
     Attributes:
         llm: a Qwen2Encoder.
         speech_embedding: input embeddings of speech tokens.
+        speech_token_size: number of speech tokens, without the special tokens that follow them.
         llm_decoder: hidden states -> logits of speech tokens.
     """
 
     llm: Any
+    speech_token_size: int
     speech_embedding: nn.Embedding
     llm_decoder: nn.Linear
 
@@ -54,6 +56,23 @@ class VllmExportable(nn.Module):
         """generation_config.json of the text model without its special tokens."""
         return _without_text_tokens(config)
 
+    def vllm_prompt(self, positions: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        """A random request: a quarter of its positions is text, which a server is given as embeddings.
+
+        Returns:
+            The rows [1, n, width] in bf16, and the speech tokens [1, m] that follow them.
+        """
+        texts = positions // 4
+        text = torch.randint(self.text_rows(), (1, texts), generator=random)
+        speech = torch.randint(self.speech_token_size, (1, positions - texts), generator=random)
+        return self._rows(text).to(VLLM_DTYPE), speech
+
+    def vllm_logits(self, rows: Tensor, tokens: Tensor) -> Tensor:
+        """Logits [1, n + m, vocabulary] after each of a prompt's rows [1, n, width] and tokens [1, m]."""
+        rows = torch.cat([rows.float(), self.speech_embedding(tokens)], dim=1)
+        hidden, _ = self.llm(rows, torch.full((rows.size(0),), rows.size(1), device=rows.device))
+        return self.llm_decoder(hidden)
+
     def text_rows(self) -> int:
         """Number of rows of the text embedding."""
         return int(self.llm.model.model.embed_tokens.num_embeddings)
@@ -62,15 +81,10 @@ class VllmExportable(nn.Module):
         """Embeddings [1, width] of the start token and of the task token, which precedes the speech tokens."""
         raise NotImplementedError
 
-    def prompt(self, text: Tensor) -> Tensor:
+    def _rows(self, text: Tensor) -> Tensor:
         """Input rows [1, n + 2, width] for synthesizing a text [1, n]."""
         sos, task = (row[None] for row in self.special_rows())
         return torch.cat([sos, self.llm.embed_text(text), task], dim=1)
-
-    def logits(self, rows: Tensor) -> Tensor:
-        """Logits [batch, length, tokens] after each of the input rows [batch, length, width]."""
-        hidden, _ = self.llm(rows, torch.full((rows.size(0),), rows.size(1), device=rows.device))
-        return self.llm_decoder(hidden)
 
 
 def _without_text_tokens(config: Mapping[str, Any]) -> dict[str, Any]:
