@@ -36,14 +36,10 @@ def expand(words: Iterable[str]) -> tuple[list[list[str]], list[str]]:
     choices, problems = [], []
     for word in words:
         try:
-            choices.append(_choices(_parse(_opened(word))))
+            choices.append(_choices(_parse(f"++{word}" if word.startswith(OPEN_SETTINGS) else word)))
         except HydraException as error:
             problems.append(f"{word}: not in Hydra's override grammar: {str(error).splitlines()[0]}")
     return [list(combination) for combination in product(*choices)], problems
-
-
-def _opened(word: str) -> str:
-    return f"++{word}" if word.startswith(OPEN_SETTINGS) else word
 
 
 def _parse(word: str) -> Override:

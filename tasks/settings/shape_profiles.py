@@ -21,7 +21,9 @@ def complete_profiles(axes: Mapping[str, AxisSpec], settings: Mapping[str, Any])
         settings: ``profile`` replaces ranges of the table; each entry of ``profiles`` is a profile of its own, and
             what it leaves out comes from there. Without entries there is one profile.
     """
-    base = {name: _range(axis) for name, axis in axes.items()} | _ranges(settings.get("profile") or {})
+    base = {name: (axis.min, axis.opt, axis.max) for name, axis in axes.items()} | _ranges(
+        settings.get("profile") or {}
+    )
     return [base | _ranges(own) for own in settings.get("profiles") or [{}]]
 
 
@@ -40,10 +42,6 @@ def profile_problems(axes: Mapping[str, AxisSpec], settings: Mapping[str, Any]) 
     ]
     repeated = [f"tensorrt.profiles[{i}]: the same as tensorrt.profiles[{j}]" for i, j in _repeated(complete)]
     return [*dict.fromkeys(lines), *repeated]
-
-
-def _range(axis: AxisSpec) -> Range:
-    return axis.min, axis.opt, axis.max
 
 
 def _ranges(profile: Mapping[str, Sequence[int]]) -> Profile:

@@ -4,6 +4,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from textwrap import indent
 from typing import Any, TextIO
 
 from doit.exceptions import BaseFail, UnmetDependency
@@ -75,7 +76,7 @@ class Reporter:
                 self._line("skip", status.step, f"needs what failed: {fail.get_msg()}")
             return
         self._count["FAIL"] += 1
-        self._write(f"FAIL    {task.name}\n{_indented(fail.get_msg())}\n")
+        self._write(f"FAIL    {task.name}\n{indent(fail.get_msg(), ' ' * 8)}\n")
 
     def complete_run(self) -> None:
         for error in self._errors:
@@ -119,7 +120,3 @@ def _short(reasons: Sequence[str]) -> str:
 
 def _cost(outcome: Outcome) -> str:
     return f"{outcome.seconds:.1f} s, peak {outcome.peak_memory / 1e6:,.0f} MB, {outcome.size / 1e6:,.1f} MB written"
-
-
-def _indented(text: str) -> str:
-    return "\n".join(f"        {line}" for line in text.splitlines())
