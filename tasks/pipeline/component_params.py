@@ -7,7 +7,7 @@ from typing import Any
 from tasks.job import RECORDED
 from tasks.pipeline.graph_inputs import GraphInputs
 from tasks.plain_data import plain
-from tasks.settings.schema import Component
+from tasks.settings.model_schema import Component
 
 
 def artifact_name(graph: GraphInputs, component: Component) -> str:

@@ -11,7 +11,7 @@ from tasks.pipeline.graph_inputs import GraphInputs
 from tasks.pipeline.stage import Per, Stage, check_names
 from tasks.pipeline.step import Skip, Step
 from tasks.plain_data import flat
-from tasks.settings.schema import Component
+from tasks.settings.model_schema import Component
 
 NAMED_AT_MOST = 4  # differences between two ways to build a step
 

@@ -6,7 +6,8 @@ from tasks.pipeline.component_params import declaration
 from tasks.pipeline.graph_inputs import GraphInputs
 from tasks.pipeline.step import Skip
 from tasks.plain_data import plain
-from tasks.settings.schema import Component, Mode
+from tasks.settings.model_schema import Component
+from tasks.settings.schema import Mode
 
 PLANS_OFF = Skip("tensorrt.mode=off: no plans are wanted", "Set tensorrt.mode=auto", error_if_selected=True)
 

@@ -6,7 +6,7 @@ from tasks.pipeline.component_params import declaration, recordings, sources
 from tasks.pipeline.graph_inputs import GraphInputs
 from tasks.pipeline.step import Step
 from tasks.plain_data import plain
-from tasks.settings.schema import Component
+from tasks.settings.model_schema import Component
 
 # Settings that decide whether artifacts are verified and on what, not how: recordings are inputs of their own.
 NOT_IN_PARAMS = ("auto", "real_inputs")

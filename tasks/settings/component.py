@@ -50,7 +50,7 @@ BOUNDED = (Kind.uniform, Kind.integers)  # kinds that take low and high
 
 @dataclass(frozen=True)
 class AxisSpec:
-    """The sizes of an axis; the fields are those of `tasks.settings.schema.Axis`."""
+    """The sizes of an axis; the fields are those of `tasks.settings.model_schema.Axis`."""
 
     min: int
     opt: int
@@ -79,7 +79,7 @@ class InputSpec:
 
     @classmethod
     def from_params(cls, params: Mapping[str, Any]) -> "InputSpec":
-        """From the plain fields of `tasks.settings.schema.Input`."""
+        """From the plain fields of `tasks.settings.model_schema.Input`."""
         kind = Kind(params.get("kind") or Kind.normal)
         given = {name: float(params[name]) for name in ("low", "high") if params.get(name) is not None}
         dtype = Dtype(params.get("dtype") or DTYPES[kind][0])
@@ -88,7 +88,7 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class ChunkedSpec:
-    """A method that takes a sequence chunk by chunk; the fields are those of `tasks.settings.schema.ChunkedMethod`."""
+    """A method that takes a sequence chunk by chunk; the fields are those of `tasks.settings.model_schema.ChunkedMethod`."""
 
     method: str
     pieces: str

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator
 
 from tasks.objects import problem_with_object
 from tasks.settings.component import BOUNDED, DTYPES, Dtype, Kind, measured_axes
-from tasks.settings.schema import Component, Config, Input
+from tasks.settings.model_schema import Component, Input
+from tasks.settings.schema import Config
 
 RANKS = {Kind.lengths: (1, 1), Kind.mask: (2, None)}  # least and most dimensions of an input
 

@@ -9,8 +9,9 @@ from typing import Any
 from tasks.plain_data import plain
 from tasks.settings.component import AxisSpec
 from tasks.settings.declaration_rules import component_problems
+from tasks.settings.model_schema import Format
 from tasks.settings.onnx_exporters import OPSETS, obstacle
-from tasks.settings.schema import Config, Exporter, Format, Mode
+from tasks.settings.schema import Config, Exporter, Mode
 from tasks.settings.shape_profiles import profile_problems
 
 FOLDER_NAME = re.compile(r"\w[\w.-]*")

@@ -1,5 +1,6 @@
 """Fixtures of this folder."""
 
 from tests.support.exports import exports
+from tests.support.torchscript_jobs import exported_encoder
 
-__all__ = ["exports"]
+__all__ = ["exported_encoder", "exports"]

@@ -4,88 +4,31 @@ import json
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tasks.actions.export_torchscript import action as export_torchscript
-from tasks.job import Job
 from tasks.runtimes.torchscript import open_artifact
 from tasks.settings.component import ComponentSpec
 from tests.support import small_models
 from tests.support.errors import error_of
 from tests.support.golden_cases import GOLDEN, golden_case, golden_names
-from tests.support.made_once import made_once
-
-LOADER = f"{small_models.__name__}:load_component"
-ENCODER = {
-    "name": "flow.encoder",
-    "part": "flow",
-    "loader": "tasks.models.cosyvoice.folder:load_component",
-    "kept_methods": [],
-}
-
-
-def job(folder: Path, component: dict[str, Any], weights: Path, config: Path, **settings: Any) -> Job:
-    precision = settings.pop("precision", "fp32")
-    (folder / precision).mkdir(parents=True, exist_ok=True)
-    return Job(
-        step=f"export_jit:test/{component['name']}.{precision}",
-        action="tasks.actions.export_torchscript.action:run",
-        inputs={"config": config, "weights": weights},
-        outputs={"zip": folder / precision / f"{component['name']}.{precision}.zip"},
-        params={
-            "component": {"options": {}} | component,
-            "precision": {"name": precision},
-            "torchscript": {"target": "portable", "optimize": True} | settings,
-        },
-    )
-
-
-def export_encoder(folder: Path, **settings: Any) -> tuple[dict[str, Any], Path]:
-    model = GOLDEN / "cosyvoice2"
-    message = job(folder, ENCODER, model / "flow.pt", model / "cosyvoice2.yaml", **settings)
-    return export_torchscript.run(message), message.outputs["zip"]
-
-
-def export_small(folder: Path, name: str, kept_methods: tuple[str, ...] = (), **settings: Any) -> tuple[Any, Path]:
-    torch.manual_seed(0)
-    module: nn.Module = getattr(small_models, name)()
-    torch.save(module.state_dict(), folder / "weights.pt")
-    component = {"name": name, "loader": LOADER, "kept_methods": list(kept_methods)}
-    message = job(folder, component, folder / "weights.pt", folder / "none.yaml", **settings)
-    return export_torchscript.run(message), message.outputs["zip"]
-
-
-@pytest.fixture
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[dict[str, Any], Path]]:
-    """The tiny published encoder exported with some settings, once for all tests, which do not change it."""
-
-    def export(**settings: Any) -> tuple[dict[str, Any], Path]:
-        def make(root: Path) -> None:
-            facts, path = export_encoder(root, **settings)
-            (root / "made.json").write_text(json.dumps([facts, str(path)]))
-
-        name = "-".join(["zip", *(f"{name}={value}" for name, value in sorted(settings.items()))])
-        facts, path = json.loads((made_once(tmp_path_factory, name, make) / "made.json").read_text())
-        return facts, Path(path)
-
-    return export
+from tests.support.torchscript_jobs import LOADER, export_encoder, export_small, job
 
 
 @pytest.fixture(params=["cpu", "portable"])
-def encoder(request: pytest.FixtureRequest, exported: Any) -> Any:
+def encoder(request: pytest.FixtureRequest, exported_encoder: Any) -> Any:
     """The tiny published encoder in fp32, exported and loaded again."""
-    return torch.jit.load(exported(target=request.param)[1])
+    return torch.jit.load(exported_encoder(target=request.param)[1])
 
 
 @pytest.fixture
-def half_encoder(exported: Any) -> Any:
-    return torch.jit.load(exported(precision="fp16", target="portable")[1])
+def half_encoder(exported_encoder: Any) -> Any:
+    return torch.jit.load(exported_encoder(precision="fp16", target="portable")[1])
 
 
 def call(module: Any, name: str, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
@@ -114,8 +57,8 @@ def test_half_precision_encoder_is_near_the_published_outputs(half_encoder: Any,
     assert torch.equal(masks, expected["masks"])
 
 
-def test_bf16_encoder_is_near_the_published_outputs(exported: Any) -> None:
-    _, path = exported(precision="bf16", target="portable")
+def test_bf16_encoder_is_near_the_published_outputs(exported_encoder: Any) -> None:
+    _, path = exported_encoder(precision="bf16", target="portable")
     for name in golden_names("cosyvoice2", "flow_encoder"):
         ys, masks, expected = call(torch.jit.load(path), name, torch.bfloat16)
         assert ys.dtype == torch.bfloat16
@@ -128,8 +71,8 @@ def test_streaming_changes_the_output_of_one_file(encoder: Any) -> None:
     assert not torch.allclose(encoder(xs, xs_lens, streaming=True)[0], encoder(xs, xs_lens)[0], atol=1e-3)
 
 
-def test_file_runs_where_this_project_is_not_installed(exported: Any, tmp_path: Path) -> None:
-    _, path = exported(target="portable")
+def test_file_runs_where_this_project_is_not_installed(exported_encoder: Any, tmp_path: Path) -> None:
+    _, path = exported_encoder(target="portable")
     program = (
         "import sys, torch; module = torch.jit.load(sys.argv[1]);"
         "ys, masks = module(torch.ones(1, 7, 48), torch.tensor([7]), context=None, streaming=True);"
@@ -138,8 +81,8 @@ def test_file_runs_where_this_project_is_not_installed(exported: Any, tmp_path: 
     subprocess.run([sys.executable, "-I", "-c", program, path], check=True, cwd=tmp_path)
 
 
-def test_weights_are_stored_once_and_no_table_beside_them(exported: Any) -> None:
-    facts, path = exported(target="cpu")
+def test_weights_are_stored_once_and_no_table_beside_them(exported_encoder: Any) -> None:
+    facts, path = exported_encoder(target="cpu")
     weights = torch.load(GOLDEN / "cosyvoice2" / "flow.pt", weights_only=True)
     expected = sum(tensor.nbytes for name, tensor in weights.items() if name.startswith("encoder."))
     assert facts["weights_bytes"] <= expected
@@ -178,86 +121,6 @@ def test_methods_that_are_not_kept_are_left_out(tmp_path: Path) -> None:
     assert not hasattr(torch.jit.load(path), "forward_chunk")
 
 
-def operators(path: Path) -> set[str]:
-    """Every operator that the code in the file calls."""
-    graph = torch.jit.load(path).inlined_graph
-    return {node.kind() for node in export_torchscript._nodes(graph)}
-
-
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_portable_file_has_no_operator_of_one_device(tmp_path: Path, precision: str) -> None:
-    facts, path = export_small(tmp_path, "Image", target="portable", precision=precision)
-    assert facts["device_specific_ops"] == []
-    assert not [op for op in operators(path) if "mkldnn" in op or "prepacked" in op]
-
-
-def test_onednn_constants_that_could_not_be_read_back_are_left_out(tmp_path: Path) -> None:
-    """torch writes them without their value; the file would fail to load."""
-    facts, path = export_small(tmp_path, "Image", target="cpu")
-    x = torch.randn(1, 3, 8, 8)
-    module = small_models.load_component(ComponentSpec("Image"), config=path, weights=tmp_path / "weights.pt")
-    torch.testing.assert_close(torch.jit.load(path)(x), module(x), atol=1e-5, rtol=0)
-    assert not facts["optimized_for_inference"]
-
-
-def test_cpu_file_is_optimized_and_its_facts_say_so(exported: Any) -> None:
-    facts, path = exported(target="cpu")
-    assert facts["optimized_for_inference"]
-    assert "aten::linear" not in operators(path)  # turned into products with weights transposed beforehand
-
-
-@pytest.mark.parametrize("precision", ["fp16", "bf16"])
-def test_products_of_a_half_precision_file_for_the_cpu_stay_as_they_are(tmp_path: Path, precision: str) -> None:
-    """With the weight transposed they are up to forty times slower."""
-    facts, path = export_encoder(tmp_path, target="cpu", precision=precision)
-    assert not facts["optimized_for_inference"]
-    assert "aten::linear" in operators(path)
-
-
-def test_device_specific_operators_are_found_wherever_they_are_nested() -> None:
-    graph = torch._C.parse_ir(
-        """graph(%x : Tensor, %c : bool):
-             %y : Tensor = prim::If(%c)
-               block0():
-                 %n : NoneType = prim::Constant()
-                 %a : Tensor = aten::to_mkldnn(%x, %n)
-                 -> (%a)
-               block1():
-                 -> (%x)
-             return (%y)"""
-    )
-    assert export_torchscript._device_specific([graph]) == ["aten::to_mkldnn"]
-
-
-def test_optimize_false_only_freezes(tmp_path: Path) -> None:
-    facts, path = export_encoder(tmp_path, target="cpu", optimize=False)
-    assert not facts["optimized_for_inference"]
-    assert "aten::linear" in operators(path)
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
-def test_target_cuda_without_cuda_is_refused(tmp_path: Path) -> None:
-    assert "torchscript.target=portable" in error_of(export_encoder, tmp_path, target="cuda").remedy
-    assert list(tmp_path.rglob("*.zip")) == []
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-@pytest.mark.parametrize("target", ["portable", "cuda"])
-def test_portable_and_cuda_files_run_on_cuda(tmp_path: Path, target: str) -> None:
-    _, path = export_encoder(tmp_path, target=target)
-    case = golden_case("cosyvoice2", "flow_encoder_full")
-    inputs = [case.inputs[name].cuda() for name in ("xs", "xs_lens")]
-    ys, _ = torch.jit.load(path, map_location="cuda")(*inputs, streaming=False)
-    torch.testing.assert_close(ys.cpu(), case.outputs["ys"], atol=1e-3, rtol=0)
-
-
-def test_a_device_fixed_in_the_code_is_refused_in_a_portable_file(tmp_path: Path) -> None:
-    error = error_of(export_small, tmp_path, "FixedDevice")
-    assert "small_models.py" in error.where
-    assert error.value == "cpu"
-
-
 @pytest.mark.parametrize(("precision", "value"), [("fp32", float("nan")), ("fp16", 1e6)])
 def test_weights_that_are_not_finite_in_the_precision_are_named(tmp_path: Path, precision: str, value: float) -> None:
     state = small_models.TwoMethods().state_dict()
@@ -274,8 +137,8 @@ def test_half_precision_weights_are_half(tmp_path: Path) -> None:
     assert facts["weights_bytes"] * 2 == sum(p.nbytes for p in small_models.TwoMethods().parameters())
 
 
-def test_file_tells_what_it_is_and_no_time_or_path(exported: Any) -> None:
-    _, path = exported(precision="fp16", target="portable")
+def test_file_tells_what_it_is_and_no_time_or_path(exported_encoder: Any) -> None:
+    _, path = exported_encoder(precision="fp16", target="portable")
     extra = {"voxkiln.json": ""}
     torch.jit.load(path, _extra_files=extra)
     assert json.loads(extra["voxkiln.json"]) == {
@@ -292,9 +155,9 @@ def test_file_tells_what_it_is_and_no_time_or_path(exported: Any) -> None:
         assert {record.date_time for record in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
 
 
-def test_records_lie_where_torch_would_have_put_them(exported: Any) -> None:
+def test_records_lie_where_torch_would_have_put_them(exported_encoder: Any) -> None:
     """A multiple of 64 bytes: readers that map the file rely on it."""
-    _, path = exported(target="portable")
+    _, path = exported_encoder(target="portable")
     reader = torch._C.PyTorchFileReader(str(path))
     assert {reader.get_record_offset(name) % 64 for name in reader.get_all_records()} == {0}
 

@@ -145,7 +145,6 @@ def test_operators_inside_branches_are_looked_at():
     assert check_operators(model).problems == ["Unique is not read by TensorRT 10.1 (in deep)"]
 
 
-@pytest.mark.slow
 def test_the_exporters_note_of_the_module_is_used():
     class Inner(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -158,7 +158,6 @@ def test_an_estimator_without_a_speaker_width_ignores_the_speaker():
     assert torch.equal(estimator(**inputs), estimator(**{**inputs, "spks": inputs["spks"] + 1}))
 
 
-@pytest.mark.slow
 def test_the_speaker_stays_an_input_of_an_exported_estimator_that_ignores_it(tmp_path):
     estimator, path = small_estimator(long_skip_connection=True), tmp_path / "estimator.onnx"
     exporting.export(estimator, path, dynamo=True)

@@ -5,7 +5,8 @@ from tasks.pipeline.graph_inputs import GraphInputs
 from tasks.pipeline.stage import Earlier
 from tasks.pipeline.step import Step
 from tasks.plain_data import plain
-from tasks.settings.schema import Component, Format, Target
+from tasks.settings.model_schema import Component, Format
+from tasks.settings.schema import Target
 
 
 def step(graph: GraphInputs, component: Component, _earlier: Earlier) -> Step | None:

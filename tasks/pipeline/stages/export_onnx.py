@@ -7,8 +7,9 @@ from tasks.pipeline.graph_inputs import GraphInputs
 from tasks.pipeline.stage import Earlier
 from tasks.pipeline.step import Step
 from tasks.plain_data import plain
+from tasks.settings.model_schema import Component, Format
 from tasks.settings.onnx_exporters import exporter_for
-from tasks.settings.schema import Component, Config, Exporter, Format
+from tasks.settings.schema import Config, Exporter
 
 
 def step(graph: GraphInputs, component: Component, _earlier: Earlier) -> Step | None:

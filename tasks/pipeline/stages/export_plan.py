@@ -7,7 +7,7 @@ from tasks.pipeline.graph_inputs import GraphInputs
 from tasks.pipeline.plan_params import plan_params, plan_skip
 from tasks.pipeline.stage import Earlier
 from tasks.pipeline.step import Step
-from tasks.settings.schema import Component, Format
+from tasks.settings.model_schema import Component, Format
 
 
 def step(graph: GraphInputs, component: Component, earlier: Earlier) -> Step | None:

@@ -4,7 +4,7 @@ from tasks.pipeline.component_params import identity, sources
 from tasks.pipeline.graph_inputs import GraphInputs
 from tasks.pipeline.stage import Earlier
 from tasks.pipeline.step import Skip, Step
-from tasks.settings.schema import Component, Format
+from tasks.settings.model_schema import Component, Format
 
 FILES = ("config.json", "generation_config.json", "model.safetensors")
 

@@ -4,7 +4,8 @@ from tasks.pipeline.graph_inputs import GraphInputs
 from tasks.pipeline.plan_params import PLANS_OFF, plan_params
 from tasks.pipeline.stage import Earlier
 from tasks.pipeline.step import Step
-from tasks.settings.schema import Component, Format, Mode
+from tasks.settings.model_schema import Component, Format
+from tasks.settings.schema import Mode
 
 CHECKED = ("profile", "profiles")  # the settings of TensorRT that preflight checks
 

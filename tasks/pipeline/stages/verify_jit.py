@@ -7,7 +7,7 @@ from tasks.pipeline.stage import Earlier
 from tasks.pipeline.step import Step
 from tasks.pipeline.verification import verification
 from tasks.plain_data import plain
-from tasks.settings.schema import Component
+from tasks.settings.model_schema import Component
 
 RUNTIME = "tasks.runtimes.torchscript:open_artifact"
 

@@ -4,7 +4,7 @@ from tasks.pipeline.graph_inputs import GraphInputs
 from tasks.pipeline.stage import Earlier
 from tasks.pipeline.step import Step
 from tasks.pipeline.verification import verification
-from tasks.settings.schema import Component
+from tasks.settings.model_schema import Component
 
 RUNTIME = "tasks.runtimes.onnxruntime_.session:open_artifact"
 

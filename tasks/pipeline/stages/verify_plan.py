@@ -7,7 +7,7 @@ from tasks.pipeline.plan_params import plan_skip
 from tasks.pipeline.stage import Earlier
 from tasks.pipeline.step import Step
 from tasks.pipeline.verification import verification
-from tasks.settings.schema import Component
+from tasks.settings.model_schema import Component
 
 RUNTIME = "tasks.runtimes.tensorrt_.engine:open_artifact"
 # A version-compatible plan holds code for the host, which TensorRT runs only for a caller that trusts the file.

@@ -5,7 +5,7 @@ from tasks.pipeline.graph_inputs import GraphInputs
 from tasks.pipeline.stage import Earlier
 from tasks.pipeline.step import Step
 from tasks.plain_data import plain
-from tasks.settings.schema import Component
+from tasks.settings.model_schema import Component
 
 
 def step(graph: GraphInputs, component: Component, earlier: Earlier) -> Step | None:

@@ -14,7 +14,7 @@ from tasks.pipeline.stage import Earlier, Stage
 from tasks.pipeline.stages.table import STAGES
 from tasks.pipeline.step import Step
 from tasks.settings.compose import load
-from tasks.settings.schema import Component
+from tasks.settings.model_schema import Component
 
 MACHINE = Machine(build_obstacle=("no NVIDIA GPU on this machine", "Run it on the GPU that will serve the plan"))
 GPU = Machine(cuda=True, gpu="h200-sm90")
