@@ -3,11 +3,14 @@
 import filecmp
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 # One thread for each test process, there is a process for every core; before anything imports torch.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Shells start what runs in the background with SIGINT ignored, and all that is started from there would ignore it, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 
