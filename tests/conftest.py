@@ -9,14 +9,15 @@ from pathlib import Path
 
 # One thread for each test process, there is a process for every core; before anything imports torch.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Shells start what runs in the background with SIGINT ignored, and all that is started from there would ignore it, too.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 
 from tests.support.checkpoints import write_checkpoints
 from tests.support.made_once import made_once
 from tests.support.project import GOLDEN, Project
+
+# Shells start what runs in the background with SIGINT ignored, and all that is started from there would ignore it, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SETTINGS = (
     "model=cosyvoice2",
