@@ -43,8 +43,8 @@ class ArtifactPaths:
     def recorded(self, component: str) -> Path:
         return self.folder / "recorded" / f"{component}.pt"
 
-    def preflight(self, graph: Path) -> Path:
-        return self.folder / "preflight" / f"{graph.name}.json"
+    def preflight(self, artifact: Path) -> Path:
+        return self.folder / "preflight" / f"{artifact.name}.json"
 
     def report(self, artifact: Path) -> Path:
         return self.folder / "verify" / f"{artifact.name}.json"

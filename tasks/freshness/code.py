@@ -32,10 +32,12 @@ def used_modules(action: str, *, before: Collection[str], named: Iterable[str], 
         action: ``module:function``.
         before: names of the modules that were loaded when it began. One of these counts if the action's modules
             import it or it is among `named`: a warm process has loaded more than an action uses.
-        named: modules of objects that were loaded by name.
+        named: modules of objects that were loaded by name. Their packages are the user's own, also where they are
+            installed beside the libraries.
     """
-    loaded = list(sys.modules.items())
-    own = {name: path for name, module in loaded if not _is_house_keeping(name) and (path := _own_file(name, module))}
+    packages = {PROJECT, *(name.partition(".")[0] for name in (action.partition(":")[0], *named))}
+    loaded = [(name, module) for name, module in sys.modules.items() if not _is_house_keeping(name)]
+    own = {name: path for name, module in loaded if (path := _own_file(name, module, packages))}
     waiting = {action.partition(":")[0], *named, *(own.keys() - set(before))} & own.keys()
     found: set[str] = set()
     while waiting:
@@ -72,13 +74,13 @@ def _source(module: str) -> Path | None:
     return find_source(module)
 
 
-def _own_file(name: str, module: ModuleType) -> Path | None:
-    """The file of a module of this project or the user's; None for those of installed libraries."""
+def _own_file(name: str, module: ModuleType, packages: Collection[str]) -> Path | None:
+    """The file of a module in one of the packages or outside of the installed libraries; None for any other."""
     path = Path(getattr(module, "__file__", None) or "")
     if path.suffix != ".py" or not path.is_file():  # torch.classes gives a name that is no path
         return None
-    is_project = name == PROJECT or name.startswith(f"{PROJECT}.")
-    return path if is_project or not any(path.is_relative_to(folder) for folder in _library_folders()) else None
+    is_own = name.partition(".")[0] in packages
+    return path if is_own or not any(path.is_relative_to(folder) for folder in _library_folders()) else None
 
 
 @cache

@@ -10,25 +10,25 @@ from tasks.plain_data import plain
 from tasks.settings.model_schema import Component
 
 
-def artifact_name(graph: GraphInputs, component: Component) -> str:
+def artifact_name(given: GraphInputs, component: Component) -> str:
     """The name of the steps that make or verify a component in one precision."""
-    return f"{graph.config.model.name}/{component.name}.{graph.config.precision.name}"
+    return f"{given.config.model.name}/{component.name}.{given.config.precision.name}"
 
 
-def sources(graph: GraphInputs, component: Component) -> dict[str, Path]:
+def sources(given: GraphInputs, component: Component) -> dict[str, Path]:
     """What a component is built from: the model's YAML, the weights of its part, averaged if they can be, its files."""
-    averaged = graph.is_averaged(component.part)
-    file = graph.config.model.parts[component.part]
-    weights = graph.paths.averaged(component.part) if averaged else graph.in_folder(file)
-    files = {name: graph.in_folder(file) for name, file in component.files.items()}
-    return {"config": graph.model_yaml, "weights": weights, **files}
+    averaged = given.is_averaged(component.part)
+    file = given.config.model.parts[component.part]
+    weights = given.paths.averaged(component.part) if averaged else given.in_folder(file)
+    files = {name: given.in_folder(file) for name, file in component.files.items()}
+    return {"config": given.model_yaml, "weights": weights, **files}
 
 
-def recordings(graph: GraphInputs, component: Component) -> dict[str, Path]:
+def recordings(given: GraphInputs, component: Component) -> dict[str, Path]:
     """Files of inputs that verification tries as well: those of the `record` stage, and the user's."""
-    own = component.recorder and graph.config.verify.real_inputs
+    own = component.recorder and given.config.verify.real_inputs
     files = {f"{RECORDED} {n}": Path(path) for n, path in enumerate(component.recordings, start=1)}
-    return ({RECORDED: graph.paths.recorded(component.name)} if own else {}) | files
+    return ({RECORDED: given.paths.recorded(component.name)} if own else {}) | files
 
 
 def identity(component: Component) -> dict[str, Any]:
@@ -40,11 +40,11 @@ def identity(component: Component) -> dict[str, Any]:
     }
 
 
-def declaration(graph: GraphInputs, component: Component) -> dict[str, Any]:
+def declaration(given: GraphInputs, component: Component) -> dict[str, Any]:
     """The declaration with the axes that its tensors really have, so that another axis changes nothing here."""
     shapes = [tensor.shape for tensor in component.inputs.values()]
     names = {size for shape in shapes for size in shape}
-    axes: Mapping[str, Any] = graph.config.model.axes
+    axes: Mapping[str, Any] = given.config.model.axes
     return identity(component) | {
         "inputs": plain(component.inputs),
         "outputs": plain(component.outputs),

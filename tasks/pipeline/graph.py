@@ -16,35 +16,35 @@ from tasks.settings.model_schema import Component
 NAMED_AT_MOST = 4  # differences between two ways to build a step
 
 
-def build(graph: GraphInputs, stages: Sequence[Stage]) -> list[Step]:
+def build(given: GraphInputs, stages: Sequence[Stage]) -> list[Step]:
     """The steps of one configuration, inputs before what reads them.
 
     Raises:
         ConfigError: two stages have one name.
     """
     check_names(stages)
-    components = graph.config.model.components.values()
+    components = given.config.model.components.values()
     used = {component.part for component in components}
     steps: list[Step] = []
-    for part in graph.config.model.parts:
+    for part in given.config.model.parts:
         if part in used:
-            steps += _steps(graph, part, [stage for stage in stages if stage.per is Per.part])
+            steps += _steps(given, part, [stage for stage in stages if stage.per is Per.part])
     for component in components:
-        made = _steps(graph, component, [stage for stage in stages if stage.per is Per.component])
-        skip = _skip_of(graph, component)
+        made = _steps(given, component, [stage for stage in stages if stage.per is Per.component])
+        skip = _skip_of(given, component)
         steps += (replace(step, skip=skip) if skip else step for step in made)
     return steps
 
 
-def merge(graphs: Sequence[Sequence[Step]]) -> list[Step]:
-    """The union of the graphs of a sweep.
+def merge(configurations: Sequence[Sequence[Step]]) -> list[Step]:
+    """The union of the steps of a sweep's configurations.
 
     Raises:
         ConfigError: if two of them would build one step differently, with both values.
     """
     merged: dict[str, Step] = {}
     problems = []
-    for step in (step for graph in graphs for step in graph):
+    for step in (step for steps in configurations for step in steps):
         other = merged.setdefault(step.task, step)
         if other != step:
             problems.append(f"{step.task}: the sweep builds it in two ways: {_difference(other, step)}")
@@ -53,10 +53,10 @@ def merge(graphs: Sequence[Sequence[Step]]) -> list[Step]:
     return list(merged.values())
 
 
-def _steps(graph: GraphInputs, subject: str | Component, stages: Sequence[Stage]) -> Iterator[Step]:
+def _steps(given: GraphInputs, subject: str | Component, stages: Sequence[Stage]) -> Iterator[Step]:
     earlier: dict[str, Step] = {}
     for stage in stages:
-        if step := stage.step(graph, subject, earlier):
+        if step := stage.step(given, subject, earlier):
             earlier[stage.name] = step
             yield step
 
@@ -69,13 +69,13 @@ def _difference(one: Step, other: Step) -> str:
     return ", ".join(differing[:NAMED_AT_MOST]) + (", ..." if len(differing) > NAMED_AT_MOST else "")
 
 
-def _skip_of(graph: GraphInputs, component: Component) -> Skip | None:
+def _skip_of(given: GraphInputs, component: Component) -> Skip | None:
     """Why nothing is made of a component, whatever the format."""
     allowed = component.precisions
-    if allowed and graph.config.precision.name not in allowed:
+    if allowed and given.config.precision.name not in allowed:
         reason = f"{component.name} is exported in {' and '.join(allowed)} only: {component.precisions_reason}"
         return Skip(reason, f"Set precision={allowed[0]}", error_if_named=True)
-    if component.part in graph.absent and not graph.is_averaged(component.part):
-        file = graph.config.model.parts[component.part]
+    if component.part in given.absent and not given.is_averaged(component.part):
+        file = given.config.model.parts[component.part]
         return Skip(f"the model folder has no {file}", f"Put {file} into it", error_if_named=True)
     return None

@@ -15,19 +15,19 @@ PLANS_OFF = Skip("tensorrt.mode=off: no plans are wanted", "Set tensorrt.mode=au
 NOT_IN_A_PLAN = ("mode", "timing_cache", "concurrency")
 
 
-def plan_params(graph: GraphInputs, component: Component) -> dict[str, Any]:
-    settings: dict[str, Any] = plain(graph.config.tensorrt)
+def plan_params(given: GraphInputs, component: Component) -> dict[str, Any]:
+    settings: dict[str, Any] = plain(given.config.tensorrt)
     return {
-        "component": declaration(graph, component),
-        "precision": plain(graph.config.precision),
+        "component": declaration(given, component),
+        "precision": plain(given.config.precision),
         "tensorrt": {name: value for name, value in settings.items() if name not in NOT_IN_A_PLAN},
     }
 
 
-def plan_skip(graph: GraphInputs, obstacle: tuple[str, str] | None) -> Skip | None:
+def plan_skip(given: GraphInputs, obstacle: tuple[str, str] | None) -> Skip | None:
     """An obstacle to plans is an error only where plans are required."""
-    if graph.config.tensorrt.mode is Mode.off:
+    if given.config.tensorrt.mode is Mode.off:
         return PLANS_OFF
-    if obstacle is None or graph.config.tensorrt.mode is Mode.required:
+    if obstacle is None or given.config.tensorrt.mode is Mode.required:
         return None
     return Skip(*obstacle, error_if_selected=True)

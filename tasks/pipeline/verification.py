@@ -13,7 +13,7 @@ NOT_IN_PARAMS = ("auto", "real_inputs")
 
 
 def verification(
-    graph: GraphInputs, component: Component, export: Step, *, stage: str, runtime: str, libraries: tuple[str, ...] = ()
+    given: GraphInputs, component: Component, export: Step, *, stage: str, runtime: str, libraries: tuple[str, ...] = ()
 ) -> Step:
     """Compare the one artifact of `export`.
 
@@ -26,20 +26,20 @@ def verification(
         stage=stage,
         name=export.name,
         action="tasks.actions.verify.compare:run",
-        inputs={**sources(graph, component), "artifact": artifact, **recordings(graph, component)},
-        outputs={"report": graph.paths.report(artifact)},
+        inputs={**sources(given, component), "artifact": artifact, **recordings(given, component)},
+        outputs={"report": given.paths.report(artifact)},
         params={
-            "component": declaration(graph, component) | {"kept_methods": list(component.kept_methods)},
-            "precision": plain(graph.config.precision),
-            "verify": _settings(graph),
+            "component": declaration(given, component) | {"kept_methods": list(component.kept_methods)},
+            "precision": plain(given.config.precision),
+            "verify": _settings(given),
             "runtime": runtime,
         },
         libraries=("torch", *libraries),
     )
 
 
-def _settings(graph: GraphInputs) -> dict[str, Any]:
-    settings: dict[str, Any] = plain(graph.config.verify)
+def _settings(given: GraphInputs) -> dict[str, Any]:
+    settings: dict[str, Any] = plain(given.config.verify)
     return {name: value for name, value in settings.items() if name not in NOT_IN_PARAMS} | {
-        "device": graph.verification_device
+        "device": given.verification_device
     }

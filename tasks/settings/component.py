@@ -88,7 +88,7 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class ChunkedSpec:
-    """A method that takes a sequence chunk by chunk; the fields are those of `tasks.settings.model_schema.ChunkedMethod`."""
+    """A method that takes a sequence chunk by chunk, with the fields of `tasks.settings.model_schema.ChunkedMethod`."""
 
     method: str
     pieces: str

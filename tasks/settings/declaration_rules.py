@@ -1,13 +1,16 @@
 """What is wrong with the declarations of a model's components and with the Python objects that they name."""
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator
 
 from tasks.objects import problem_with_object
 from tasks.settings.component import BOUNDED, DTYPES, Dtype, Kind, measured_axes
-from tasks.settings.model_schema import Component, Input
+from tasks.settings.model_schema import Component, Input, Model
+from tasks.settings.number_formats import PRECISIONS
 from tasks.settings.schema import Config
 
+DOTTED_NAME = re.compile(r"\w+(\.\w+)*")
 RANKS = {Kind.lengths: (1, 1), Kind.mask: (2, None)}  # least and most dimensions of an input
 
 
@@ -17,8 +20,11 @@ def component_problems(config: Config) -> Iterator[str]:
     if model.training:
         for role in ("loader", "data"):
             yield from _object_problems(f"model.training.{role}", getattr(model.training, role))
+    yield from _name_problems(model)
     for key, component in model.components.items():
         where = f"model.components.{key}"
+        for precision in component.precisions:
+            yield from _choice_problems(f"{where}.precisions", precision, PRECISIONS)
         if component.part not in model.parts:
             yield f"{where}.part={component.part}: not among model.parts ({', '.join(model.parts)})"
         yield from _object_problems(f"{where}.loader", component.loader)
@@ -34,6 +40,18 @@ def component_problems(config: Config) -> Iterator[str]:
                     f"{where}.inputs.{name}.kind=recorded: its values are only in recordings; "
                     f"set {where}.recorder with verify.real_inputs=true, or {where}.recordings"
                 )
+
+
+def _name_problems(model: Model) -> Iterator[str]:
+    """Names of components are the stems of their files."""
+    seen: dict[str, str] = {}
+    for key, component in model.components.items():
+        where = f"model.components.{key}.name={component.name}"
+        if not DOTTED_NAME.fullmatch(component.name):
+            yield f"{where}: must be names of modules with dots between them"
+        elif component.name in seen:
+            yield f"{where}: also the name of model.components.{seen[component.name]}"
+        seen.setdefault(component.name, key)
 
 
 def _object_problems(setting: str, name: str) -> Iterator[str]:
@@ -95,7 +113,7 @@ def _kind_problems(where: str, declared: Input, kind: Kind) -> Iterator[str]:
     if kind is Kind.uniform:
         low, high = declared.low or 0.0, 1.0 if declared.high is None else declared.high
         if low >= high:
-            yield f"{where}.low={low:g}: not less than high={high:g}"
+            yield f"{where}.low={low}: not less than high={high}"
     least, most = RANKS.get(kind, (0, None))
     if len(declared.shape) < least or (most is not None and len(declared.shape) > most):
         yield f"{where}.shape={declared.shape}: kind={kind} has {least} dimension{'s or more' if most is None else ''}"
@@ -107,11 +125,14 @@ def _integer_problems(where: str, declared: Input) -> Iterator[str]:
         missing = " and ".join(name for name, bound in (("low", low), ("high", high)) if bound is None)
         yield f"{where}.kind=integers: needs {missing}; both bounds are included"
         return
+    bits = 32 if declared.dtype == Dtype.int32 else 64
     for name, bound in (("low", low), ("high", high)):
         if not bound.is_integer():
-            yield f"{where}.{name}={bound:g}: not a whole number"
+            yield f"{where}.{name}={bound}: not a whole number"
+        elif not -(2 ** (bits - 1)) <= bound < 2 ** (bits - 1):
+            yield f"{where}.{name}={bound:.0f}: outside of the range of int{bits}"
     if low > high:
-        yield f"{where}.low={low:g}: more than high={high:g}"
+        yield f"{where}.low={low:.0f}: more than high={high:.0f}"
 
 
 def _length_problems(where: str, name: str, component: Component, config: Config) -> Iterator[str]:

@@ -41,6 +41,7 @@ FORMATS = (
     NumberFormat("int64", "int64", 7, "tensor(int64)", "INT64", 8, False),
     NumberFormat("bool", "bool", 9, "tensor(bool)", "BOOL", 1, False),
 )
+PRECISIONS = tuple(row.name for row in FORMATS if row.is_float and row.bytes <= 4)  # of artifacts
 BY_NAME = {row.name: row for row in FORMATS}
 BY_ONNX = {row.onnx: row for row in FORMATS}
 BY_ONNXRUNTIME = {row.onnxruntime: row for row in FORMATS}

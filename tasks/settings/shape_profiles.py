@@ -72,6 +72,8 @@ def _three_integers(sizes: Any) -> bool:
 
 
 def _range_problems(where: str, sizes: Range, axis: AxisSpec) -> Iterator[str]:
+    if sizes == (axis.min, axis.opt, axis.max) and not axis.min <= axis.opt <= axis.max:
+        return  # the axis itself is reported
     shown = list(sizes)
     low, usual, high = sizes
     if not low <= usual <= high:

@@ -9,7 +9,7 @@ from typing import Any
 from tasks.plain_data import plain
 from tasks.settings.component import AxisSpec
 from tasks.settings.declaration_rules import component_problems
-from tasks.settings.model_schema import Format
+from tasks.settings.model_schema import Axis, Format
 from tasks.settings.onnx_exporters import OPSETS, obstacle
 from tasks.settings.schema import Config, Exporter, Mode
 from tasks.settings.shape_profiles import profile_problems
@@ -25,7 +25,9 @@ LIMITS: dict[str, tuple[Callable[[float, float], bool], str]] = {
 
 def problems(config: Config) -> list[str]:
     """All that is wrong with a composed configuration, one line each; empty if it can be used."""
-    checks = (_model_problems, _axis_problems, range_problems, _opset_problems, component_problems)
+    checks = (
+        _model_problems, _axis_problems, _profile_problems, range_problems, _opset_problems, component_problems,
+    )  # fmt: skip
     return [problem for check in checks for problem in check(config)]
 
 
@@ -71,25 +73,25 @@ def _opset_problems(config: Config) -> Iterator[str]:
 
 
 def _axis_problems(config: Config) -> Iterator[str]:
-    broken = list(_broken_axes(config))
-    if broken or config.tensorrt.mode is Mode.off:
-        yield from broken
-    else:
-        yield from _profile_problems(config)
-
-
-def _broken_axes(config: Config) -> Iterator[str]:
+    exported = _axes_of(config, Format.onnx)
     for name, axis in config.model.axes.items():
+        where, sizes = f"model.axes.{name}", f"min={axis.min}, opt={axis.opt}, max={axis.max}"
         if not 1 <= axis.min <= axis.opt <= axis.max:
-            yield (
-                f"model.axes.{name}: needs 1 <= min <= opt <= max, got min={axis.min}, opt={axis.opt}, max={axis.max}"
-            )
+            yield f"{where}: needs 1 <= min <= opt <= max, got {sizes}"
+        elif axis.min == axis.max and name in exported and (axis.dynamic or config.onnx.dynamic_batch):
+            setting = "dynamic=true" if axis.dynamic else "onnx.dynamic_batch=true"
+            yield f"{where}: {setting} needs more than one size, got {sizes}; raise {where}.max"
 
 
 def _profile_problems(config: Config) -> Iterator[str]:
     """Plans have the axes of the components that become plans, not all of the model's."""
-    built = [component for component in config.model.components.values() if Format.tensorrt in component.formats]
-    names = {size for component in built for tensor in component.inputs.values() for size in tensor.shape}
-    axes = {name: AxisSpec(**plain(axis)) for name, axis in config.model.axes.items() if name in names}
-    if built:
+    axes = {name: AxisSpec(**plain(axis)) for name, axis in _axes_of(config, Format.tensorrt).items()}
+    if axes and config.tensorrt.mode is not Mode.off:
         yield from profile_problems(axes, plain(config.tensorrt))
+
+
+def _axes_of(config: Config, format_: Format) -> dict[str, Axis]:
+    """The axes of the inputs of all components that become files of a format."""
+    built = [component for component in config.model.components.values() if format_ in component.formats]
+    names = {size for component in built for tensor in component.inputs.values() for size in tensor.shape}
+    return {name: axis for name, axis in config.model.axes.items() if name in names}

@@ -10,7 +10,7 @@ import onnx
 import pytest
 import torch
 
-from tasks.actions.build_plan.onnx_interface import check_precision, describe_graph, load_graph
+from tasks.actions.build_plan.onnx_interface import check_precision, describe_interface, load_graph
 from tasks.actions.inputs.generated import Padding, make_case
 from tasks.actions.preflight import action as preflight
 from tasks.actions.verify import compare
@@ -92,7 +92,7 @@ def test_it_passes_preflight_as_a_bf16_graph(exported, tmp_path, family, exporte
     facts = preflight.run(job_of(step, inputs={"onnx": path}, outputs={"report": tmp_path / "report.json"}))
     assert {corner["result"] for corner in facts["corners"]} == {"ran"}
     assert not facts["warnings"]
-    graph = describe_graph(load_graph(path))
+    graph = describe_interface(load_graph(path))
     check_precision(graph, "bf16", where=path)
     assert graph.precision == "BF16"
     error = error_of(check_precision, graph, "fp16", where=path)

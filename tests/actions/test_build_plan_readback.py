@@ -91,13 +91,13 @@ OF_11 = {
 def test_both_layouts_of_the_inspectors_json_are_read(report):
     inspection = read_inspection(report)
     assert inspection.tensors == ("x", "y")
-    assert inspection.float_kinds == {"FLOAT": 1, "HALF": 1}
+    assert inspection.float_formats == {"FLOAT": 1, "HALF": 1}
 
 
 def test_bf16_is_not_mistaken_for_fp16():
     layers = [{"Outputs": [{"Format/Datatype": "BFloat16"}]}, {"Outputs": [{"DataType": "BF16"}]}]
-    assert read_inspection({"Layers": layers}).float_kinds == {"BF16": 2}
+    assert read_inspection({"Layers": layers}).float_formats == {"BF16": 2}
 
 
 def test_layers_that_are_only_names_have_no_formats():
-    assert read_inspection({"Layers": ["conv", "act"], "Bindings": ["x"]}).float_kinds == {}
+    assert read_inspection({"Layers": ["conv", "act"], "Bindings": ["x"]}).float_formats == {}

@@ -167,7 +167,9 @@ def test_torchscript_file_of_two_outputs_and_lengths_is_verified(tmp_path):
     job = export_job(component, tmp_path)
     zip_file = tmp_path / "flow.encoder.fp32.zip"
     settings = {"target": "portable", "optimize": False}
-    export_torchscript.run(replace(job, outputs={"zip": zip_file}, params=job.params | {"torchscript": settings}))
+    export_torchscript.run(
+        replace(job, outputs={"torchscript": zip_file}, params=job.params | {"torchscript": settings})
+    )
     facts = run(verify_job(component, zip_file, runtime="tasks.runtimes.torchscript:open_artifact"))
     assert facts["provider"].startswith("TorchScript")
     assert facts["max_abs"] <= 1e-4

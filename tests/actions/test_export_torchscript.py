@@ -112,7 +112,7 @@ def test_a_runtime_calls_a_file_with_the_options_it_was_exported_for(tmp_path: P
     message = job(tmp_path, component | {"options": {"scale": 3.0}}, tmp_path / "weights.pt", tmp_path / "none.yaml")
     export_torchscript.run(message)
     x = torch.randn(2, small_models.WIDTH)
-    (found,) = open_artifact(message.outputs["zip"], device="cpu", threads=1)({"x": x})
+    (found,) = open_artifact(message.outputs["torchscript"], device="cpu", threads=1)({"x": x})
     torch.testing.assert_close(found, module(x, 3.0))
 
 

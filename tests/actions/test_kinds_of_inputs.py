@@ -69,7 +69,7 @@ def test_a_torchscript_file_of_token_ids_is_verified(tmp_path):
     job = small_export_job("Tokens", tmp_path)
     settings = {"target": "portable", "optimize": False}
     file = tmp_path / "tokens.zip"
-    export_torchscript.run(replace(job, outputs={"zip": file}, params=job.params | {"torchscript": settings}))
+    export_torchscript.run(replace(job, outputs={"torchscript": file}, params=job.params | {"torchscript": settings}))
     runtime = "tasks.runtimes.torchscript:open_artifact"
     assert compare.run(verify_job(tokens(), file, weights=job.inputs["weights"], runtime=runtime))["trials"] == 6
 

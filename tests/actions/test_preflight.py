@@ -11,7 +11,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from tasks import progress
-from tasks.actions.build_plan.onnx_interface import describe_graph, load_graph
+from tasks.actions.build_plan.onnx_interface import describe_interface, load_graph
 from tasks.actions.preflight.action import run
 from tasks.actions.preflight.corners import run_corners
 from tasks.actions.preflight.memory import estimate_profiles
@@ -117,7 +117,7 @@ def test_a_corner_too_large_for_the_memory_is_left_out_and_said_so(tmp_path):
     model, profiles = load_graph(path), complete_profiles(SPEC.axes, PUBLISHED)
     memory = estimate_profiles(model, SPEC, profiles)
     corners = run_corners(
-        path, describe_graph(model), SPEC, profiles, memory=memory, threads=1,
+        path, describe_interface(model), SPEC, profiles, memory=memory, threads=1,
         track=lambda items, **options: items, available=memory[0].corners["max"].peak,
     )  # fmt: skip
     assert [bool(corner.skipped) for corner in corners] == [False, False, True]

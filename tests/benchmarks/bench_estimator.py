@@ -2,17 +2,9 @@
 
     python -m tests.benchmarks.bench_estimator cosyvoice3 build/cosyvoice3 build/flow.decoder.estimator.fp32.onnx
 
-Turns, because a machine that others use is faster at one minute and slower at the next. Say OMP_WAIT_POLICY=passive,
-or the threads that PyTorch leaves spinning take the cores that ONNX Runtime needs next. CosyVoice 3, (2, 80, 500):
-
-                                                              ONNX Runtime   eager
-    whole model, one thread                                       3,223 ms   6,233 ms
-    4 of 22 blocks, two threads on two cores, passive               325 ms     429 ms
-        spinning                                                    440 ms     407 ms
-        spinning, masks as booleans, from the older exporter        490 ms     407 ms
-
-The last line is why exports of this model were measured to be 1.2 times slower than eager PyTorch: spinning above all,
-and a Where and an IsNaN over every softmax (12 % of the time on one thread).
+Turns, because a machine that others use is faster at one minute and slower at the next. Set OMP_WAIT_POLICY=passive, or
+the threads that PyTorch leaves spinning take the cores that ONNX Runtime needs next: that alone can make an export look
+slower than the module.
 """
 
 import argparse

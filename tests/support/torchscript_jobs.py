@@ -31,7 +31,7 @@ def job(folder: Path, component: dict[str, Any], weights: Path, config: Path, **
         step=f"export_jit:test/{component['name']}.{precision}",
         action="tasks.actions.export_torchscript.action:run",
         inputs={"config": config, "weights": weights},
-        outputs={"zip": folder / precision / f"{component['name']}.{precision}.zip"},
+        outputs={"torchscript": folder / precision / f"{component['name']}.{precision}.zip"},
         params={
             "component": {"options": {}} | component,
             "precision": {"name": precision},
@@ -43,7 +43,7 @@ def job(folder: Path, component: dict[str, Any], weights: Path, config: Path, **
 def export_encoder(folder: Path, **settings: Any) -> tuple[dict[str, Any], Path]:
     model = GOLDEN / "cosyvoice2"
     message = job(folder, ENCODER, model / "flow.pt", model / "cosyvoice2.yaml", **settings)
-    return export_torchscript.run(message), message.outputs["zip"]
+    return export_torchscript.run(message), message.outputs["torchscript"]
 
 
 def export_small(folder: Path, name: str, kept_methods: tuple[str, ...] = (), **settings: Any) -> tuple[Any, Path]:
@@ -52,7 +52,7 @@ def export_small(folder: Path, name: str, kept_methods: tuple[str, ...] = (), **
     torch.save(module.state_dict(), folder / "weights.pt")
     component = {"name": name, "loader": LOADER, "kept_methods": list(kept_methods)}
     message = job(folder, component, folder / "weights.pt", folder / "none.yaml", **settings)
-    return export_torchscript.run(message), message.outputs["zip"]
+    return export_torchscript.run(message), message.outputs["torchscript"]
 
 
 @pytest.fixture

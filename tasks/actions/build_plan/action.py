@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 from tasks.actions.build_plan.builder import PlanRequest, build_engine
-from tasks.actions.build_plan.onnx_interface import Graph, check_precision, describe_graph, load_graph
+from tasks.actions.build_plan.onnx_interface import OnnxInterface, check_precision, describe_interface, load_graph
 from tasks.actions.build_plan.profile_shapes import profile_shapes
 from tasks.actions.build_plan.readback import read_back
 from tasks.actions.build_plan.timing_cache import TimingCache
@@ -42,7 +42,7 @@ def build(job: Job, *, trt: Any, gpu: Gpu) -> dict[str, Any]:
     _check_gpu(job, gpu)
     component = ComponentSpec.from_params(job.params["component"])
     onnx, settings = job.inputs["onnx"], job.params["tensorrt"]
-    graph = describe_graph(load_graph(onnx))
+    graph = describe_interface(load_graph(onnx))
     check_precision(graph, job.params["precision"]["name"], where=onnx)
     shapes = profile_shapes(graph, component, settings)
     request = PlanRequest(onnx, _label(graph, component), shapes, settings, job.threads)
@@ -78,7 +78,7 @@ def _check_gpu(job: Job, gpu: Gpu) -> None:
         )
 
 
-def _label(graph: Graph, component: ComponentSpec) -> str:
+def _label(graph: OnnxInterface, component: ComponentSpec) -> str:
     """Axis names of the graph's dynamic dimensions; sizes elsewhere."""
     shapes = {
         tensor.name: [axis if isinstance(dim, str) else dim for dim, axis in zip(tensor.dims, declared, strict=True)]

@@ -24,12 +24,12 @@ class Inspection:
     Attributes:
         tensors: names of inputs and outputs.
         layers: the number of TensorRT's layers.
-        float_kinds: float format -> number of layers with an output in it. Empty if the plan does not contain formats.
+        float_formats: float format -> number of layers with an output in it; empty if the plan does not list them.
     """
 
     tensors: tuple[str, ...]
     layers: int
-    float_kinds: dict[str, int]
+    float_formats: dict[str, int]
 
 
 def inspect_engine(trt: Any, engine: Any, interface: PlanInterface) -> Inspection:

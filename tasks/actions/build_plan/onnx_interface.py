@@ -16,26 +16,26 @@ from tasks.settings.number_formats import BY_NAME, BY_ONNX, FORMATS, NumberForma
 
 
 @dataclass(frozen=True)
-class GraphTensor:
+class OnnxTensor:
     """An input or output; a dimension is a size or the name of a dynamic one."""
 
     name: str
     dims: tuple[int | str, ...]
-    kind: str
+    format: str
 
 
 @dataclass(frozen=True)
-class Graph:
+class OnnxInterface:
     """The interface of an ONNX file.
 
     Attributes:
-        float_kinds: every float format that occurs in weights, inputs, outputs or casts.
+        float_formats: every float format that occurs in weights, inputs, outputs or casts.
         precision: the format of most weights.
     """
 
-    inputs: tuple[GraphTensor, ...]
-    outputs: tuple[GraphTensor, ...]
-    float_kinds: frozenset[str]
+    inputs: tuple[OnnxTensor, ...]
+    outputs: tuple[OnnxTensor, ...]
+    float_formats: frozenset[str]
     precision: str
 
 
@@ -54,26 +54,26 @@ def load_graph(path: Path) -> onnx.ModelProto:
     return model
 
 
-def describe_graph(model: onnx.ModelProto) -> Graph:
+def describe_interface(model: onnx.ModelProto) -> OnnxInterface:
     """Its inputs (initializers listed as inputs left out), outputs and number formats."""
     stored = {weight.name for weight in model.graph.initializer}
     inputs = tuple(_tensor(value) for value in model.graph.input if value.name not in stored)
     outputs = tuple(_tensor(value) for value in model.graph.output)
     weights = _weights(model.graph)
-    casts = {_kind(a.i) for node in model.graph.node if node.op_type == "Cast" for a in node.attribute}
-    interface = {tensor.kind for tensor in (*inputs, *outputs)}
+    casts = {_format(a.i) for node in model.graph.node if node.op_type == "Cast" for a in node.attribute}
+    interface = {tensor.format for tensor in (*inputs, *outputs)}
     floats = {_name(row) for row in FORMATS if row.is_float}
     usual = weights.most_common(1)[0][0] if weights else next(iter(sorted(interface & floats)), "")
-    return Graph(inputs, outputs, frozenset((set(weights) | casts | interface) & floats), usual)
+    return OnnxInterface(inputs, outputs, frozenset((set(weights) | casts | interface) & floats), usual)
 
 
-def _tensor(value: onnx.ValueInfoProto) -> GraphTensor:
+def _tensor(value: onnx.ValueInfoProto) -> OnnxTensor:
     kind = value.type.tensor_type
     dims = tuple(dim.dim_param or dim.dim_value for dim in kind.shape.dim)
-    return GraphTensor(value.name, dims, _kind(kind.elem_type))
+    return OnnxTensor(value.name, dims, _format(kind.elem_type))
 
 
-def _kind(element_type: int) -> str:
+def _format(element_type: int) -> str:
     """TensorRT's name of an ONNX element type."""
     row = BY_ONNX.get(element_type)
     return _name(row) if row else f"ONNX type {element_type}"
@@ -94,7 +94,7 @@ def _weights(graph: onnx.GraphProto) -> Counter[str]:
     return counted
 
 
-def check_precision(graph: Graph, precision: str, *, where: Path) -> None:
+def check_precision(graph: OnnxInterface, precision: str, *, where: Path) -> None:
     """A plan's precision is its graph's: no builder flag changes it.
 
     Raises:

@@ -3,30 +3,30 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tasks.actions.build_plan.onnx_interface import Graph, GraphTensor
+from tasks.actions.build_plan.onnx_interface import OnnxInterface, OnnxTensor
 from tasks.errors import UserError
 from tasks.settings.component import ComponentSpec
-from tasks.settings.shape_profiles import Profile, complete_profiles, profile_problems
+from tasks.settings.shape_profiles import Profile, complete_profiles
 
 Shape = tuple[int, ...]
 Bounds = tuple[Shape, Shape, Shape]
 
 
-def profile_shapes(graph: Graph, component: ComponentSpec, settings: Mapping[str, Any]) -> list[dict[str, Bounds]]:
+def profile_shapes(
+    graph: OnnxInterface, component: ComponentSpec, settings: Mapping[str, Any]
+) -> list[dict[str, Bounds]]:
     """For each profile, the (min, opt, max) shapes of every input with a dynamic dimension.
 
     Raises:
-        UserError: with all that is impossible about the profiles, or where graph and declaration disagree.
+        UserError: graph and declaration disagree.
     """
-    if problems := profile_problems(component.axes, settings):
-        raise UserError("impossible profile", value="; ".join(problems), remedy="Correct the settings named")
     _check_names(graph, component)
     profiles = complete_profiles(component.axes, settings)
     shapes = [_shapes(graph, component, profile) for profile in profiles]
     return [each for each in shapes if each]
 
 
-def _check_names(graph: Graph, component: ComponentSpec) -> None:
+def _check_names(graph: OnnxInterface, component: ComponentSpec) -> None:
     for role, tensors, wanted in (
         ("inputs", graph.inputs, component.inputs),
         ("outputs", graph.outputs, component.outputs),
@@ -36,7 +36,7 @@ def _check_names(graph: Graph, component: ComponentSpec) -> None:
             raise UserError(f"the graph's {role} are not the declared ones", value=f"{names} for {declared}")
 
 
-def _shapes(graph: Graph, component: ComponentSpec, profile: Profile) -> dict[str, Bounds]:
+def _shapes(graph: OnnxInterface, component: ComponentSpec, profile: Profile) -> dict[str, Bounds]:
     shapes = {}
     for tensor in graph.inputs:
         declared = component.inputs[tensor.name].shape
@@ -50,7 +50,7 @@ def _shapes(graph: Graph, component: ComponentSpec, profile: Profile) -> dict[st
     return shapes
 
 
-def _range(tensor: GraphTensor, index: int, axis: int | str, profile: Profile) -> tuple[int, int, int]:
+def _range(tensor: OnnxTensor, index: int, axis: int | str, profile: Profile) -> tuple[int, int, int]:
     size, wanted = tensor.dims[index], profile.get(str(axis))
     where = f"{tensor.name}, dimension {index}"
     if isinstance(size, str):

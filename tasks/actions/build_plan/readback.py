@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from tasks.actions.build_plan.inspection import Inspection, inspect_engine
-from tasks.actions.build_plan.onnx_interface import Graph, GraphTensor
+from tasks.actions.build_plan.onnx_interface import OnnxInterface, OnnxTensor
 from tasks.actions.build_plan.profile_shapes import Bounds
 from tasks.errors import UserError
-from tasks.runtimes.tensorrt_.interface import DTYPES, PlanInterface, PlanTensor, read_interface
+from tasks.runtimes.tensorrt_.interface import DTYPE_OF_FORMAT, PlanInterface, PlanTensor, read_interface
 from tasks.runtimes.tensorrt_.library import deserialize
 
 NOT_REPORTED = "not reported by this TensorRT's inspector"
 
 
 def read_back(
-    trt: Any, plan: bytes, *, graph: Graph, shapes: Sequence[Mapping[str, Bounds]], logger: Any, where: Path
+    trt: Any, plan: bytes, *, graph: OnnxInterface, shapes: Sequence[Mapping[str, Bounds]], logger: Any, where: Path
 ) -> dict[str, Any]:
     """Facts about the plan: layers, their float formats, context memory per profile.
 
@@ -39,12 +39,12 @@ def read_back(
     memory = [engine.get_device_memory_size_for_profile_v2(index) for index in range(interface.profiles)]
     return {
         "layers": inspection.layers,
-        "layer_formats": inspection.float_kinds or NOT_REPORTED,
+        "layer_formats": inspection.float_formats or NOT_REPORTED,
         "context_memory_mib": [round(size / 2**20, 1) for size in memory],
     }
 
 
-def _tensor_problems(role: str, asked: Sequence[GraphTensor], got: Sequence[PlanTensor]) -> Iterator[str]:
+def _tensor_problems(role: str, asked: Sequence[OnnxTensor], got: Sequence[PlanTensor]) -> Iterator[str]:
     names = [tensor.name for tensor in asked], [tensor.name for tensor in got]
     if sorted(names[0]) != sorted(names[1]):
         yield f"{role}s are {names[1]} instead of {names[0]}"
@@ -52,8 +52,8 @@ def _tensor_problems(role: str, asked: Sequence[GraphTensor], got: Sequence[Plan
     plan = {tensor.name: tensor for tensor in got}
     for tensor in asked:
         other = plan[tensor.name]
-        if DTYPES.get(tensor.kind) != other.dtype:
-            yield f"{role} {tensor.name} is {other.dtype} instead of {tensor.kind}"
+        if DTYPE_OF_FORMAT.get(tensor.format) != other.dtype:
+            yield f"{role} {tensor.name} is {other.dtype} instead of {tensor.format}"
         if not _same_shape(tensor.dims, other):
             yield f"{role} {tensor.name} has shape {list(other.shape)} instead of {list(tensor.dims)}"
 
@@ -76,12 +76,12 @@ def _profile_problems(interface: PlanInterface, shapes: Sequence[Mapping[str, Bo
                 yield f"profile {index} of {tensor.name} is {got} instead of {asked[tensor.name]}"
 
 
-def _inspection_problems(inspection: Inspection, interface: PlanInterface, graph: Graph) -> Iterator[str]:
+def _inspection_problems(inspection: Inspection, interface: PlanInterface, graph: OnnxInterface) -> Iterator[str]:
     names = {tensor.name for tensor in (*interface.inputs, *interface.outputs)}
     if inspection.tensors and set(inspection.tensors) != names:
         yield f"the inspector lists {sorted(inspection.tensors)}, the engine {sorted(names)}"
-    seen = set(inspection.float_kinds)
+    seen = set(inspection.float_formats)
     if seen and graph.precision not in seen:
         yield f"no layer computes in {graph.precision}, they compute in {', '.join(sorted(seen))}"
-    if foreign := seen - graph.float_kinds:
+    if foreign := seen - graph.float_formats:
         yield f"layers compute in {', '.join(sorted(foreign))}, which the graph does not have"

@@ -38,7 +38,7 @@ def trace(module: nn.Module, *, component: ComponentSpec, settings: Settings) ->
     Raises:
         UserError: the exporter cannot export that module.
     """
-    dynamic = dynamic_axes(component, dynamic_batch=settings["dynamic_batch"])
+    dynamic = component.dynamic_axes(dynamic_batch=settings["dynamic_batch"])
     sample = _sample(module, component, dynamic)
     bound = _Bound(module, tuple(component.inputs), component.options).eval()
     export: Callable[..., ir.Model] = {"dynamo": _with_dynamo, "torchscript": _with_torchscript}[settings["exporter"]]
@@ -49,24 +49,6 @@ def trace(module: nn.Module, *, component: ComponentSpec, settings: Settings) ->
             raise _untraceable(component, settings, error) from error
     _drop_prefix(model)
     return model
-
-
-def dynamic_axes(component: ComponentSpec, *, dynamic_batch: bool) -> dict[str, AxisSpec]:
-    """The axes that vary in the file.
-
-    Raises:
-        UserError: one of them has one size only.
-    """
-    axes = component.dynamic_axes(dynamic_batch=dynamic_batch)
-    for name, axis in axes.items():
-        if axis.min == axis.max:
-            raise UserError(
-                "an axis of one size only cannot be dynamic",
-                where=f"model.axes.{name}",
-                value=f"min={axis.min}, max={axis.max}",
-                remedy=f"Raise model.axes.{name}.max or set model.axes.{name}.dynamic=false",
-            )
-    return axes
 
 
 class _Bound(nn.Module):

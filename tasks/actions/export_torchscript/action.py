@@ -45,10 +45,10 @@ def run(job: Job) -> dict[str, Any]:
         scripted, optimized = compiled(module, kept_methods=component.kept_methods, **settings)
     about = {"component": component.name, "precision": precision, "target": settings["target"]}
     about |= {"torch": torch.__version__, "options": component.options}
-    weights_bytes = save_reproducibly(scripted, job.outputs["zip"], about=json.dumps(about, sort_keys=True))
+    weights_bytes = save_reproducibly(scripted, job.outputs["torchscript"], about=json.dumps(about, sort_keys=True))
     graphs = _graphs(scripted, component.kept_methods)
     return about | {
-        "bytes": job.outputs["zip"].stat().st_size,
+        "bytes": job.outputs["torchscript"].stat().st_size,
         "weights_bytes": weights_bytes,
         "nodes": sum(1 for graph in graphs for _ in _nodes(graph)),
         "optimized_for_inference": optimized,

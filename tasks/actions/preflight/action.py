@@ -7,7 +7,7 @@ of those that TensorRT reads, and estimates the memory of activations.
 import json
 from typing import Any
 
-from tasks.actions.build_plan.onnx_interface import check_precision, describe_graph, load_graph
+from tasks.actions.build_plan.onnx_interface import check_precision, describe_interface, load_graph
 from tasks.actions.build_plan.profile_shapes import profile_shapes
 from tasks.actions.preflight.corners import run_corners
 from tasks.actions.preflight.memory import estimate_profiles
@@ -31,7 +31,7 @@ def run(job: Job) -> dict[str, Any]:
     component = ComponentSpec.from_params(job.params["component"])
     onnx, settings = job.inputs["onnx"], job.params["tensorrt"]
     model = load_graph(onnx)
-    graph = describe_graph(model)
+    graph = describe_interface(model)
     check_precision(graph, job.params["precision"]["name"], where=onnx)
     profile_shapes(graph, component, settings)
     profiles = complete_profiles(component.axes, settings)

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tasks.actions.build_plan.onnx_interface import Graph
+from tasks.actions.build_plan.onnx_interface import OnnxInterface
 from tasks.actions.inputs.generated import Padding, make_case
 from tasks.actions.preflight.memory import ProfileMemory
 from tasks.errors import reason
 from tasks.runtimes.base import Runtime
 from tasks.runtimes.onnxruntime_.session import open_artifact
-from tasks.runtimes.tensorrt_.interface import DTYPES
+from tasks.runtimes.tensorrt_.interface import DTYPE_OF_FORMAT
 from tasks.settings.component import ComponentSpec, Shape
 from tasks.settings.shape_profiles import Profile, corners
 
@@ -40,7 +40,7 @@ class Corner:
 
 def run_corners(
     onnx: Path,
-    graph: Graph,
+    graph: OnnxInterface,
     component: ComponentSpec,
     profiles: Sequence[Profile],
     *,
@@ -72,7 +72,7 @@ def run_corners(
 
 
 def _run_corner(
-    session: Runtime, graph: Graph, component: ComponentSpec, corner: Corner, *, needed: int, room: int
+    session: Runtime, graph: OnnxInterface, component: ComponentSpec, corner: Corner, *, needed: int, room: int
 ) -> Corner:
     if needed > room:
         why = f"not run: would take about {needed / 2**30:.1f} GiB, {room / 2**30:.1f} GiB are free"
@@ -88,13 +88,13 @@ def _run_corner(
     return Corner(corner.profile, corner.name, corner.sizes, problems)
 
 
-def _inputs(graph: Graph, component: ComponentSpec, sizes: Mapping[str, int]) -> dict[str, Tensor]:
+def _inputs(graph: OnnxInterface, component: ComponentSpec, sizes: Mapping[str, int]) -> dict[str, Tensor]:
     random = torch.Generator().manual_seed(SEED)
     made = make_case(component, sizes, padding=Padding.random, random=random).inputs
-    return {tensor.name: made[tensor.name].to(DTYPES[tensor.kind]) for tensor in graph.inputs}
+    return {tensor.name: made[tensor.name].to(DTYPE_OF_FORMAT[tensor.format]) for tensor in graph.inputs}
 
 
-def _sizes_in_graph(graph: Graph, component: ComponentSpec) -> dict[str, int]:
+def _sizes_in_graph(graph: OnnxInterface, component: ComponentSpec) -> dict[str, int]:
     """Named sizes that are fixed in the graph: a width, a batch of 2."""
     return component.fixed_sizes(
         {tensor.name: [dim if isinstance(dim, int) else None for dim in tensor.dims] for tensor in graph.inputs}

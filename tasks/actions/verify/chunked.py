@@ -45,7 +45,7 @@ def chunked_outputs(
     """What both sides return for the first item of a case, given in chunks: name -> (artifact's, reference's).
 
     Args:
-        chunked: the component's; its fields are described in tasks/settings/schema.py.
+        chunked: the component's; its fields are described in tasks/settings/model_schema.py.
         dtype: floats that the artifact takes; the reference gets the same values in fp32.
 
     Returns:

@@ -9,19 +9,19 @@ from tasks.settings.model_schema import Component, Format
 from tasks.settings.schema import Target
 
 
-def step(graph: GraphInputs, component: Component, _earlier: Earlier) -> Step | None:
+def step(given: GraphInputs, component: Component, _earlier: Earlier) -> Step | None:
     if Format.torchscript not in component.formats:
         return None
-    config = graph.config
+    config = given.config
     target = config.torchscript.target
     if target is Target.auto:
-        target = Target.cuda if graph.machine.cuda else Target.cpu
+        target = Target.cuda if given.machine.cuda else Target.cpu
     return Step(
         stage="export_jit",
-        name=artifact_name(graph, component),
+        name=artifact_name(given, component),
         action="tasks.actions.export_torchscript.action:run",
-        inputs=sources(graph, component),
-        outputs={"zip": graph.paths.torchscript(component.name, config.precision.name)},
+        inputs=sources(given, component),
+        outputs={"torchscript": given.paths.torchscript(component.name, config.precision.name)},
         params={
             "component": identity(component) | {"kept_methods": list(component.kept_methods)},
             "precision": plain(config.precision),

@@ -12,18 +12,18 @@ from tasks.settings.onnx_exporters import exporter_for
 from tasks.settings.schema import Config, Exporter
 
 
-def step(graph: GraphInputs, component: Component, _earlier: Earlier) -> Step | None:
+def step(given: GraphInputs, component: Component, _earlier: Earlier) -> Step | None:
     if not {Format.onnx, Format.tensorrt} & set(component.formats):  # plans are built from it
         return None
-    config = graph.config
+    config = given.config
     return Step(
         stage="export_onnx",
-        name=artifact_name(graph, component),
+        name=artifact_name(given, component),
         action="tasks.actions.export_onnx.action:run",
-        inputs=sources(graph, component),
-        outputs={"onnx": graph.paths.onnx(component.name, config.precision.name)},
+        inputs=sources(given, component),
+        outputs={"onnx": given.paths.onnx(component.name, config.precision.name)},
         params={
-            "component": declaration(graph, component),
+            "component": declaration(given, component),
             "precision": plain(config.precision),
             "onnx": _settings(config),
         },

@@ -10,19 +10,19 @@ from tasks.pipeline.step import Step
 from tasks.settings.model_schema import Component, Format
 
 
-def step(graph: GraphInputs, component: Component, earlier: Earlier) -> Step | None:
+def step(given: GraphInputs, component: Component, earlier: Earlier) -> Step | None:
     if Format.tensorrt not in component.formats:
         return None
-    config, machine, export = graph.config, graph.machine, earlier["export_onnx"]
+    config, machine, export = given.config, given.machine, earlier["export_onnx"]
     return Step(
         stage="export_plan",
         name=export.name,
         action="tasks.actions.build_plan.action:run",
         inputs=dict(export.outputs),
-        outputs={"plan": graph.paths.plan(component.name, config.precision.name, machine.gpu)},
-        params=plan_params(graph, component) | {"gpu": machine.gpu, "tensorrt_version": machine.tensorrt},
+        outputs={"plan": given.paths.plan(component.name, config.precision.name, machine.gpu)},
+        params=plan_params(given, component) | {"gpu": machine.gpu, "tensorrt_version": machine.tensorrt},
         local={"timing_cache": config.tensorrt.timing_cache or str(timing_caches(Path(config.artifacts)))},
         after=(earlier["preflight"].task,),
-        elsewhere=graph.paths.plan(component.name, config.precision.name, "*").name,
-        skip=plan_skip(graph, machine.build_obstacle),
+        elsewhere=given.paths.plan(component.name, config.precision.name, "*").name,
+        skip=plan_skip(given, machine.build_obstacle),
     )

@@ -10,18 +10,18 @@ from tasks.settings.schema import Mode
 CHECKED = ("profile", "profiles")  # the settings of TensorRT that preflight checks
 
 
-def step(graph: GraphInputs, component: Component, earlier: Earlier) -> Step | None:
+def step(given: GraphInputs, component: Component, earlier: Earlier) -> Step | None:
     if Format.tensorrt not in component.formats:
         return None
     export = earlier["export_onnx"]
-    params = plan_params(graph, component)
+    params = plan_params(given, component)
     return Step(
         stage="preflight",
         name=export.name,
         action="tasks.actions.preflight.action:run",
         inputs=dict(export.outputs),
-        outputs={"report": graph.paths.preflight(export.outputs["onnx"])},
+        outputs={"report": given.paths.preflight(export.outputs["onnx"])},
         params=params | {"tensorrt": {name: params["tensorrt"][name] for name in CHECKED}},
         libraries=("onnx", "onnxruntime"),
-        skip=PLANS_OFF if graph.config.tensorrt.mode is Mode.off else None,
+        skip=PLANS_OFF if given.config.tensorrt.mode is Mode.off else None,
     )

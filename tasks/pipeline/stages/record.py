@@ -9,16 +9,16 @@ from tasks.plain_data import plain
 from tasks.settings.model_schema import Component
 
 
-def step(graph: GraphInputs, component: Component, _earlier: Earlier) -> Step | None:
+def step(given: GraphInputs, component: Component, _earlier: Earlier) -> Step | None:
     """One file whatever the precision: the original model runs in fp32."""
-    if not component.recorder or not graph.config.verify.real_inputs:
+    if not component.recorder or not given.config.verify.real_inputs:
         return None
     return Step(
         stage="record",
-        name=f"{graph.config.model.name}/{component.name}",
+        name=f"{given.config.model.name}/{component.name}",
         action="tasks.actions.record:run",
-        inputs=sources(graph, component),
-        outputs={RECORDED: graph.paths.recorded(component.name)},
+        inputs=sources(given, component),
+        outputs={RECORDED: given.paths.recorded(component.name)},
         params={
             "component": {"name": component.name, "part": component.part, "inputs": plain(component.inputs)},
             "recorder": component.recorder,

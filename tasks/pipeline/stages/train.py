@@ -6,19 +6,19 @@ from tasks.pipeline.step import Step
 from tasks.plain_data import plain
 
 
-def step(graph: GraphInputs, part: str, _earlier: Earlier) -> Step | None:
-    training = graph.config.model.training
-    if training is None or not graph.is_trained(part):
+def step(given: GraphInputs, part: str, _earlier: Earlier) -> Step | None:
+    training = given.config.model.training
+    if training is None or not given.is_trained(part):
         return None
-    checkpoints = [graph.paths.checkpoint(epoch) for epoch in range(graph.config.train.max_epoch)]
+    checkpoints = [given.paths.checkpoint(epoch) for epoch in range(given.config.train.max_epoch)]
     return Step(
         stage="train",
-        name=f"{graph.config.model.name}/{part}",
+        name=f"{given.config.model.name}/{part}",
         action="tasks.actions.train:run",
-        inputs={"config": graph.model_yaml},
+        inputs={"config": given.model_yaml},
         outputs={file.name: file for weights in checkpoints for file in (weights, weights.with_suffix(".yaml"))},
         params={
-            "train": plain(graph.config.train),
+            "train": plain(given.config.train),
             "part": part,
             "loader": training.loader,
             "data": training.data,

@@ -12,11 +12,11 @@ from tasks.settings.model_schema import Component
 RUNTIME = "tasks.runtimes.torchscript:open_artifact"
 
 
-def step(graph: GraphInputs, component: Component, earlier: Earlier) -> Step | None:
+def step(given: GraphInputs, component: Component, earlier: Earlier) -> Step | None:
     """A method that takes a sequence in chunks is in such a file only, and verified there."""
     if not (export := earlier.get("export_jit")):
         return None
-    compared = verification(graph, component, export, stage="verify_jit", runtime=RUNTIME)
+    compared = verification(given, component, export, stage="verify_jit", runtime=RUNTIME)
     if component.chunked is None:
         return compared
     declared = compared.params["component"] | {"chunked": plain(component.chunked)}

@@ -9,7 +9,7 @@ from tasks.settings.model_schema import Component
 RUNTIME = "tasks.runtimes.onnxruntime_.session:open_artifact"
 
 
-def step(graph: GraphInputs, component: Component, earlier: Earlier) -> Step | None:
+def step(given: GraphInputs, component: Component, earlier: Earlier) -> Step | None:
     if not (export := earlier.get("export_onnx")):
         return None
-    return verification(graph, component, export, stage="verify_onnx", runtime=RUNTIME, libraries=("onnxruntime",))
+    return verification(given, component, export, stage="verify_onnx", runtime=RUNTIME, libraries=("onnxruntime",))

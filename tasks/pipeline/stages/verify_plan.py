@@ -14,19 +14,19 @@ RUNTIME = "tasks.runtimes.tensorrt_.engine:open_artifact"
 TRUSTED_RUNTIME = "tasks.runtimes.tensorrt_.trusted_engine:open_artifact"
 
 
-def step(graph: GraphInputs, component: Component, earlier: Earlier) -> Step | None:
+def step(given: GraphInputs, component: Component, earlier: Earlier) -> Step | None:
     if not (build := earlier.get("export_plan")):
         return None
-    runtime = TRUSTED_RUNTIME if graph.config.tensorrt.version_compatible else RUNTIME
-    compared = verification(graph, component, build, stage="verify_plan", runtime=runtime)
+    runtime = TRUSTED_RUNTIME if given.config.tensorrt.version_compatible else RUNTIME
+    compared = verification(given, component, build, stage="verify_plan", runtime=runtime)
     return replace(
         compared,
         action="tasks.actions.verify.plan:run",
         params={
             **compared.params,
             "tensorrt": build.params["tensorrt"],
-            "tensorrt_version": graph.machine.tensorrt,
+            "tensorrt_version": given.machine.tensorrt,
         },
-        local={"concurrency": graph.config.tensorrt.concurrency},
-        skip=plan_skip(graph, graph.machine.runtime_obstacle),
+        local={"concurrency": given.config.tensorrt.concurrency},
+        skip=plan_skip(given, given.machine.runtime_obstacle),
     )

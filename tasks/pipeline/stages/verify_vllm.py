@@ -8,19 +8,19 @@ from tasks.plain_data import plain
 from tasks.settings.model_schema import Component
 
 
-def step(graph: GraphInputs, component: Component, earlier: Earlier) -> Step | None:
+def step(given: GraphInputs, component: Component, earlier: Earlier) -> Step | None:
     if not (export := earlier.get("export_vllm")):
         return None
     return Step(
         stage="verify_vllm",
         name=export.name,
         action="tasks.actions.verify.vllm:run",
-        inputs={**sources(graph, component), **{f"vllm/{name}": path for name, path in export.outputs.items()}},
-        outputs={"report": graph.paths.report(graph.paths.vllm)},
+        inputs={**sources(given, component), **{f"vllm/{name}": path for name, path in export.outputs.items()}},
+        outputs={"report": given.paths.report(given.paths.vllm)},
         params={
             "component": identity(component),
-            "vllm": plain(graph.config.vllm),
-            "device": graph.verification_device,
+            "vllm": plain(given.config.vllm),
+            "device": given.verification_device,
         },
         libraries=("torch", "transformers", "safetensors"),
         skip=export.skip,

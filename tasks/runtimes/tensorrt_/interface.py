@@ -13,7 +13,7 @@ from tasks.errors import UserError
 from tasks.runtimes.base import torch_dtype
 from tasks.settings.number_formats import BY_TENSORRT
 
-DTYPES = {name: torch_dtype(row) for name, row in BY_TENSORRT.items()}
+DTYPE_OF_FORMAT = {name: torch_dtype(row) for name, row in BY_TENSORRT.items()}
 LONGEST_NAME = 128  # characters of INetworkDefinition.name
 Shape = tuple[int, ...]
 
@@ -83,12 +83,12 @@ def _axes(name: str) -> dict[str, str]:
 def _tensor(engine: Any, name: str, axes: Mapping[str, str], trt: Any) -> PlanTensor:
     shape = tuple(engine.get_tensor_shape(name))
     kind = engine.get_tensor_dtype(name).name
-    if kind not in DTYPES:
+    if kind not in DTYPE_OF_FORMAT:
         raise UserError("the plan uses a number format that PyTorch does not have", where=name, value=kind)
     profiles = engine.num_optimization_profiles if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT else 0
     bounds = tuple(_bounds(engine, name, shape, index) for index in range(profiles))
     return PlanTensor(
-        name, shape, DTYPES[kind], bounds, tuple(axes.get(f"{name}.{dim}", "") for dim in range(len(shape)))
+        name, shape, DTYPE_OF_FORMAT[kind], bounds, tuple(axes.get(f"{name}.{dim}", "") for dim in range(len(shape)))
     )
 
 

@@ -70,6 +70,20 @@ def test_an_object_that_was_loaded_by_name_counts_though_a_warm_process_had_it(p
     assert found == of(package, "action", "layer", "base", "other")
 
 
+def test_a_users_package_counts_also_where_libraries_are_installed(
+    package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = (tmp_path, *code._library_folders())
+    monkeypatch.setattr(code, "_library_folders", lambda: folders)
+    assert used_by(package, tmp_path, before=set(sys.modules)) == of(package, "action", "layer", "base")
+    named = used_modules("tasks.actions.x:run", before=set(sys.modules), named=(), digests=Digests(tmp_path / "memo"))
+    assert not [module for module in named if module.startswith(package)]
+    named = used_modules(
+        "tasks.actions.x:run", before=set(sys.modules), named=(f"{package}.layer",), digests=Digests(tmp_path / "memo")
+    )
+    assert named == of(package, "layer", "base")
+
+
 def test_neither_libraries_nor_house_keeping_are_listed(package: str, tmp_path: Path) -> None:
     found = used_by(package, tmp_path, before=set())
     assert "tasks.errors" not in found

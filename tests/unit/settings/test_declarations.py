@@ -38,6 +38,16 @@ def spec_of(key: str, *words: str) -> ComponentSpec:
         (f"{XS}={{shape: [utterances, tokens], kind: integers, low: 0}}", f"{XS}.kind=integers", "high"),
         (f"{XS}={{shape: [utterances, tokens], kind: integers, low: 9, high: 3}}", f"{XS}.low=9", "high=3"),
         (f"{XS}={{shape: [utterances, tokens], kind: integers, low: 0.5, high: 3}}", f"{XS}.low=0.5", "whole"),
+        (
+            f"{XS}={{shape: [utterances, tokens], kind: integers, low: 1000001, high: 1000000}}",
+            f"{XS}.low=1000001",
+            "=1000000",
+        ),
+        (
+            f"{LENS}={{shape: [utterances], kind: integers, dtype: int32, low: 0, high: 9e9}}",
+            f"{LENS}.high=9000000000",
+            "int32",
+        ),
         (f"{XS}={{shape: [utterances, tokens], kind: uniform, low: 1}}", f"{XS}.low=1", "high=1"),
         (f"{XS}.high=3", f"{XS}.high=3", "normal"),
         (f"{XS}.axis=tokens", f"{XS}.axis=tokens", "normal"),
@@ -49,6 +59,10 @@ def spec_of(key: str, *words: str) -> ComponentSpec:
         (f"{XS}.shape=[utterances,tokens,widht]", f"{XS}.shape", "no axis widht"),
         (f"{XS}.shape=[utterances,tokens,0]", f"{XS}.shape", "0 is neither"),
         (f"{ENCODER}.outputs.ys=[utterances,nothing,width]", f"{ENCODER}.outputs.ys", "no axis nothing"),
+        (f"{ESTIMATOR}.name=flow.encoder", f"{ESTIMATOR}.name=flow.encoder", ENCODER),
+        (f"{ENCODER}.name=../flow", f"{ENCODER}.name=../flow", "dots between"),
+        (f"{ENCODER}.precisions=[fp99]", f"{ENCODER}.precisions=fp99", "bf16"),
+        ("onnx.dynamic_batch=true", "model.axes.batch", "model.axes.batch.max"),
         (f"{ENCODER}.part=flw", f"{ENCODER}.part=flw", "flow"),
         (f"{ENCODER}.loader=tasks.models.nowhere:load", f"{ENCODER}.loader", "no module tasks.models.nowhere"),
         (f"{ENCODER}.loader=tasks.models.cosyvoice.folder", f"{ENCODER}.loader", "module:function"),
@@ -90,6 +104,11 @@ def test_problems_of_a_declaration_come_together() -> None:
     assert len(found) == 5
     for setting in (f"{XS}.kind", f"{LENS}.dtype", f"{LENS}.axis", f"{ESTIMATOR}.loader", "onnx.opset"):
         assert any(problem.startswith(setting) for problem in found), setting
+
+
+def test_a_broken_axis_hides_no_wrong_profile() -> None:
+    found = problems("model.axes.frames.min=600", "tensorrt.profile.framez=[1,2,3]")
+    assert [problem.partition(":")[0] for problem in found] == ["model.axes.frames", "tensorrt.profile.framez"]
 
 
 def test_recorded_values_need_recordings_that_verification_uses() -> None:
