@@ -3,6 +3,8 @@
 Anything else is a bug and keeps its traceback.
 """
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,12 @@ class ConfigError(UserError):
 def reason(error: BaseException) -> str:
     """The first line of an exception's message; the name of its class if it has none."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def did_you_mean(value: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: the nearest known one; empty if none is near."""
+    close = get_close_matches(value, list(known), n=1, cutoff=0.4)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def require_library(name: str, *, extra: str, why: str) -> Any:

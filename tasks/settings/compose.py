@@ -1,6 +1,5 @@
 """Settings of one doit command: composed by Hydra, strictly, with every problem reported at once, one line each."""
 
-import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from tasks.errors import ConfigError, reason
+from tasks.errors import ConfigError, did_you_mean, reason
 from tasks.settings import schema, validation
 from tasks.settings.overrides import expand
 
@@ -58,7 +57,7 @@ def as_yaml(config: schema.Config) -> str:
 
 
 def _load_one(overrides: list[str]) -> tuple[list[str], schema.Config | None]:
-    if ignored := {word: reason for word in overrides if (reason := _without_effect(_key(word)))}:
+    if ignored := {word: why for word in overrides if (why := _without_effect(_key(word)))}:
         rest, _ = _load_one([word for word in overrides if word not in ignored])
         return [*(f"{word}: {reason}" for word, reason in ignored.items()), *rest], None
     try:
@@ -114,23 +113,18 @@ def _group_problem(word: str) -> str:
     options = group_options(group)
     if choice in options:
         return ""
-    return f"{word}: no such {group}; choose from {', '.join(options)}{_nearest(choice, options)}"
+    return f"{word}: no such {group}; choose from {', '.join(options)}{did_you_mean(choice, options)}"
 
 
 def _explained(word: str, error: Exception, known: list[str]) -> str:
     key = _key(word)
     if key in known:
         return f"{word}: {_reason(error)}"
-    return f"{word}: no such setting{_nearest(key, known)}"
+    return f"{word}: no such setting{did_you_mean(key, known)}"
 
 
 def _key(word: str) -> str:
     return word.lstrip("+~").partition("=")[0]
-
-
-def _nearest(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.4)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def _keys(node: DictConfig, prefix: str = "") -> Iterator[str]:
@@ -150,7 +144,7 @@ def _unknown_keys(node: DictConfig) -> dict[str, str]:
         type_ = OmegaConf.get_type(parent)
         if is_dataclass(type_) and path.rpartition(".")[2] not in {f.name for f in fields(type_)}:
             known = [key for key in _keys(node) if key != path]
-            unknown[path] = f"{path}: no such setting{_nearest(path, known)}"
+            unknown[path] = f"{path}: no such setting{did_you_mean(path, known)}"
     return unknown
 
 

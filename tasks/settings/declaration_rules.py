@@ -1,9 +1,9 @@
 """What is wrong with the declarations of a model's components and with the Python objects that they name."""
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator
 
+from tasks.errors import did_you_mean
 from tasks.objects import problem_with_object
 from tasks.settings.component import BOUNDED, DTYPES, Dtype, Kind, measured_axes
 from tasks.settings.model_schema import Component, Input, Model
@@ -96,9 +96,7 @@ def _input_problems(where: str, declared: Input) -> Iterator[str]:
 def _choice_problems(setting: str, value: str, known: Iterable[str]) -> Iterator[str]:
     choices = [str(choice) for choice in known]
     if value not in choices:
-        close = difflib.get_close_matches(value, choices, n=1, cutoff=0.4)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        yield f"{setting}={value}: unknown; choose from {', '.join(choices)}{hint}"
+        yield f"{setting}={value}: unknown; choose from {', '.join(choices)}{did_you_mean(value, choices)}"
 
 
 def _kind_problems(where: str, declared: Input, kind: Kind) -> Iterator[str]:

@@ -50,7 +50,7 @@ def test_every_file_that_is_linked_exists() -> None:
     assert not [link for link in links if "://" not in link and not (ROOT / link).exists()]
 
 
-def test_the_commands_are_those_of_the_table_of_stages_and_the_groups_with_the_same_words() -> None:
+def test_the_commands_are_those_of_the_table_of_stages_with_the_same_words() -> None:
     rows = dict(re.findall(r"^\| `doit ([a-z_]+)` \| (.*) \|$", README, re.MULTILINE))
     for stage in STAGES:
         assert rows[stage.name] == stage.summary

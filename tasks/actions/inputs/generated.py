@@ -60,10 +60,15 @@ def generated_cases(
         return
     pinned = dict(static) | component.fixed_sizes(fixed)
     for number in range(count):
-        random = torch.Generator().manual_seed(seed * 1_000_003 + number)
+        random = trial_generator(seed, number)
         sizes = {name: _size(axis, number, max_size, random) for name, axis in component.axes.items()}
         padding = PADDINGS[number % len(PADDINGS)]
         yield make_case(component, sizes | pinned, padding=padding, random=random, number=number)
+
+
+def trial_generator(seed: int, number: int) -> torch.Generator:
+    """The random numbers of one trial, the same whichever trials are run beside it."""
+    return torch.Generator().manual_seed(seed * 1_000_003 + number)
 
 
 def make_case(

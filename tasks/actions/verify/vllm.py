@@ -16,6 +16,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from tasks.actions.export_vllm import VllmExportable
+from tasks.actions.inputs.generated import trial_generator
 from tasks.actions.original import load_original
 from tasks.actions.verify.metrics import Metrics, metrics, short
 from tasks.errors import UserError
@@ -65,8 +66,8 @@ def run(job: Job) -> dict[str, Any]:
 
 def _prompt(original: VllmExportable, number: int, settings: Mapping[str, int]) -> Prompt:
     """The first prompt is the longest."""
-    random = torch.Generator().manual_seed(settings["seed"] * 1_000_003 + number)
-    return Prompt(*original.vllm_prompt(max(4, settings["max_positions"] // (number + 1)), random))
+    positions = max(4, settings["max_positions"] // (number + 1))
+    return Prompt(*original.vllm_prompt(positions, trial_generator(settings["seed"], number)))
 
 
 def _require_same_tensors(file: Path, expected: Mapping[str, Tensor]) -> None:
