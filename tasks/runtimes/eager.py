@@ -22,6 +22,7 @@ class PyTorchModule:
     """
 
     def __init__(self, module: nn.Module, *, options: Mapping[str, Any], device: str) -> None:
+        torch.backends.cudnn.allow_tf32 = False  # convolutions in fp32 would be rounded to 10 bits
         self._module, self._options, self._device = module.eval().to(device), dict(options), device
         self.provider = f"PyTorch {torch.__version__} on {device}"
         self.dtypes: Dtypes = {}
@@ -31,7 +32,7 @@ class PyTorchModule:
     def __call__(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         return self.call("forward", {**inputs, **self._options})
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def call(self, method: str, arguments: Mapping[str, Any]) -> tuple[Tensor, ...]:
         """Run a method beside forward, with keyword arguments."""
         run = self._module if method == "forward" else getattr(self._module, method)

@@ -148,6 +148,7 @@ class Verify:
     max_frames: int = within(550, ge=1)  # largest size tried on an axis; beyond the usual one, below the slow ones
     device: Device = Device.auto
     real_inputs: bool = True  # also try inputs recorded during the model's own inference
+    max_noise: float = within(MISSING, ge=1)  # error energy, over what the format itself costs on the same trial
     rtol: float = within(MISSING, ge=0)  # an element is outside where |a - b| > atol + rtol |b|
     atol: float = within(MISSING, ge=0)
     max_outside: float = within(MISSING, ge=0, le=1)  # share of elements that may be outside

@@ -135,11 +135,6 @@ def test_small_graph_with_a_dynamic_batch_runs_any_batch(exports: Exports, tmp_p
         assert (outputs(path, {"x": x}) - small_onnx_models.Masked()(x)).abs().max() <= 1e-5
 
 
-def test_batch_of_one_size_cannot_be_dynamic(tmp_path):
-    error = error_of(run, estimator_job(tmp_path, dynamic_batch=True))
-    assert (error.where, error.value) == ("model.axes.batch", "min=2, max=2")
-
-
 @EXPORTERS
 def test_two_exports_give_the_same_bytes(exports: Exports, tmp_path, exporter):
     job = small_export_job("Masked", tmp_path, precision="fp16", exporter=exporter)

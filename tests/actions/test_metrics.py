@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from tasks.actions.verify.metrics import metrics
+from tasks.actions.verify.metrics import Floor, metrics
 
 STRICT = {"max_outside": 0.0, "max_peak_error": 1e-3, "min_snr_db": 80, "min_cosine": 0.9999999}
 
@@ -69,3 +69,30 @@ def test_report_is_plain_json_with_what_is_not_finite_as_text():
     plain = compared([1.0], [1.0]).to_plain()
     assert plain["snr_db"] == "inf"
     assert plain["worst"] == {"index": [0], "value": 1.0, "reference": 1.0}
+
+
+COST = compared([1.001, -1.001, 1.0, 1.0] * 5000, [1.0, -1.0, 1.0, 1.0] * 5000)  # 63 dB
+
+
+@pytest.mark.parametrize(("error", "passes"), [(0.9e-3, True), (1.5e-3, False)])
+def test_noise_beyond_what_the_format_costs_fails_though_the_limits_allow_it(error, passes):
+    floor = Floor.of(COST, torch.float16, elements=20_000, max_noise=2)
+    limits = {"max_outside": 1, "max_peak_error": 1, "min_snr_db": 20, "min_cosine": 0.9}
+    assert (compared([1 + error] * 20_000, [1.0] * 20_000).failures(limits, floor) == []) is passes
+
+
+def test_what_fp32_itself_costs_passes_whatever_the_limits_are_and_what_16_bits_cost_does_not():
+    result = compared([1.001, -1.001], [1.0, -1.0], rtol=1e-2)
+    for dtype, passes in ((torch.float32, True), (torch.float16, False)):
+        floor = Floor.of(COST, dtype, elements=2, max_noise=10)
+        assert (result.failures(STRICT, floor) == []) is passes
+
+
+def test_a_format_that_costs_nothing_allows_a_rounding_of_the_output():
+    floor = Floor.of(compared([1.0], [1.0]), torch.float32, elements=10**6, max_noise=1)
+    assert floor.snr_db == pytest.approx(149.3, abs=0.2)
+
+
+def test_few_elements_may_differ_more_by_chance():
+    few, many = (Floor.of(COST, torch.float32, elements=n, max_noise=2) for n in (16, 10**6))
+    assert many.snr_db - few.snr_db > 10

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
@@ -68,24 +67,6 @@ def test_every_profile_has_its_corners_and_equal_ones_run_once(tmp_path):
 def test_a_dynamic_batch_is_run_at_its_sizes(tmp_path):
     job = _job(tmp_path, small_estimator(batch="batch"), declared=component(batch_max=8), profile={"batch": [2, 4, 8]})
     assert [corner["batch"] for corner in run(job)["corners"]] == [2, 4, 8]
-
-
-@pytest.mark.parametrize(
-    ("profile", "problem"),
-    [
-        ({"frames": [500, 4, 3000]}, "frames=[500, 4, 3000]"),
-        ({"batch": [1, 2, 2]}, "1 not a multiple of 2"),
-        ({"frames": [0, 4, 8]}, "below 1"),
-    ],
-)
-def test_an_impossible_profile_is_refused(tmp_path, profile, problem):
-    assert problem in _refused(_job(tmp_path, small_estimator(), profile=profile))
-
-
-def test_frames_below_the_networks_stride_are_refused(tmp_path):
-    declared = component()
-    declared["axes"]["frames"]["least"] = 8
-    assert "below 8" in _refused(_job(tmp_path, small_estimator(), declared=declared))
 
 
 def test_a_graph_that_overflows_is_refused_with_the_corner(tmp_path):

@@ -13,7 +13,15 @@ from tests.support.onnx_samples import CHANNELS, component, small_estimator
 from tests.support.simulated_runtime import machine
 from tests.support.tensorrt_simulation import write_plan
 
-LIMITS = {"rtol": 1e-2, "atol": 1e-4, "max_outside": 0, "max_peak_error": 1e-3, "min_snr_db": 60, "min_cosine": 0.999}
+LIMITS = {
+    "max_noise": 10,
+    "rtol": 1e-2,
+    "atol": 1e-4,
+    "max_outside": 0,
+    "max_peak_error": 1e-3,
+    "min_snr_db": 60,
+    "min_cosine": 0.999,
+}
 
 
 def _bounds(*frames: int) -> dict:

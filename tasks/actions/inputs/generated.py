@@ -89,6 +89,11 @@ def trace_sample(component: ComponentSpec, sizes: Mapping[str, int]) -> dict[str
     }
 
 
+def with_floats(inputs: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """Inputs whose floats have another dtype."""
+    return {name: value.to(dtype) if value.is_floating_point() else value for name, value in inputs.items()}
+
+
 def dtype_of(declared: InputSpec) -> torch.dtype:
     """PyTorch's dtype of an input."""
     dtype: torch.dtype = getattr(torch, declared.dtype)

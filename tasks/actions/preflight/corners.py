@@ -11,7 +11,7 @@ from torch import Tensor
 from tasks.actions.build_plan.onnx_interface import OnnxInterface
 from tasks.actions.inputs.generated import Padding, make_case
 from tasks.actions.preflight.memory import ProfileMemory
-from tasks.errors import reason
+from tasks.errors import UserError
 from tasks.runtimes.base import Runtime
 from tasks.runtimes.onnxruntime_.session import open_artifact
 from tasks.runtimes.tensorrt_.interface import DTYPE_OF_FORMAT
@@ -81,8 +81,8 @@ def _run_corner(
     where = f"profile {corner.profile} at {corner.name} ({', '.join(f'{k}={v}' for k, v in corner.sizes.items())})"
     try:
         results = session(_inputs(graph, component, sizes))
-    except Exception as problem:  # ONNX Runtime's errors share no base class
-        return Corner(corner.profile, corner.name, corner.sizes, (f"{where}: does not run: {reason(problem)}",))
+    except UserError as problem:
+        return Corner(corner.profile, corner.name, corner.sizes, (f"{where}: does not run: {problem.value}",))
     named = {tensor.name: result for tensor, result in zip(graph.outputs, results, strict=True)}
     problems = tuple(f"{where}: {line}" for line in _problems(named, component.outputs, sizes))
     return Corner(corner.profile, corner.name, corner.sizes, problems)

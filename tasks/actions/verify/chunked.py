@@ -10,13 +10,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from tasks.actions.inputs.generated import InputCase
+from tasks.actions.inputs.generated import InputCase, with_floats
 from tasks.runtimes.base import Runtime
 from tasks.settings.component import ChunkedSpec, ComponentSpec, Kind
 
 CUTS = 3  # beside a chunk of one position, as decoding has
-
-Pairs = dict[str, tuple[Tensor, Tensor]]
 
 
 class MethodRuntime(Runtime, Protocol):
@@ -34,42 +32,40 @@ class Reference(MethodRuntime, Protocol):
 
 
 def chunked_outputs(
-    case: InputCase,
-    artifact: MethodRuntime,
-    reference: Reference,
-    *,
-    component: ComponentSpec,
-    chunked: ChunkedSpec,
-    dtype: torch.dtype,
-) -> Pairs:
-    """What both sides return for the first item of a case, given in chunks: name -> (artifact's, reference's).
+    case: InputCase, runtime: MethodRuntime, *, component: ComponentSpec, chunked: ChunkedSpec, dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """What one side returns for the first item of a case, given in chunks.
 
     Args:
         chunked: the component's; its fields are described in tasks/settings/model_schema.py.
-        dtype: floats that the artifact takes; the reference gets the same values in fp32.
+        dtype: floats that this side is given.
 
     Returns:
-        ``METHOD[start:end].OUTPUT`` and ``.STATE`` for each chunk, and ``METHOD``, all chunks together compared with
-        the reference's forward on the whole. A forward that looks ahead is another function: then with one chunk.
+        ``METHOD[start:end].OUTPUT`` and ``.STATE`` for each chunk, and ``METHOD``, all chunks together.
     """
-    name, inputs = chunked.pieces, _first_item(case, component, chunked)
-    sequence = inputs[name].to(dtype)
-    axis = component.inputs[name].shape.index(chunked.axis)
-    output = next(iter(component.outputs))
-    ours, theirs = (_Side(side, chunked, kind) for side, kind in ((artifact, dtype), (reference, torch.float32)))
-    pairs: Pairs = {}
+    sequence, axis = _sequence(case, component, chunked)
+    side, output = _Side(runtime, chunked, dtype), next(iter(component.outputs))
+    found: dict[str, Tensor] = {}
     chunks = []
     for start, end in pairwise(_bounds(sequence.size(axis), case.number)):
-        chunk = sequence.narrow(axis, start, end - start)
-        found, expected = (side.feed(chunk, start, end) for side in (ours, theirs))
+        outputs = side.feed(sequence.narrow(axis, start, end - start), start, end)
         names = (f"{chunked.method}[{start}:{end}].{what}" for what in (output, *chunked.state))
-        pairs |= dict(zip(names, zip(found, expected, strict=True), strict=True))
-        chunks.append(found[0])
-    if reference.causal:
-        whole = reference(inputs | {name: sequence.float()})[0]
-    else:
-        whole = _Side(reference, chunked, torch.float32).feed(sequence, 0, sequence.size(axis))[0]
-    return pairs | {chunked.method: (torch.cat(chunks, dim=axis), whole)}
+        found |= dict(zip(names, outputs, strict=True))
+        chunks.append(outputs[0])
+    return found | {chunked.method: torch.cat(chunks, dim=axis)}
+
+
+def whole_output(
+    case: InputCase, reference: Reference, *, component: ComponentSpec, chunked: ChunkedSpec, dtype: torch.dtype
+) -> Tensor:
+    """What the reference returns for the whole sequence, which all chunks together are compared with.
+
+    It comes from its forward; from one chunk where forward looks ahead and so is another function.
+    """
+    sequence, axis = _sequence(case, component, chunked)
+    if not reference.causal:
+        return _Side(reference, chunked, dtype).feed(sequence, 0, sequence.size(axis))[0]
+    return reference(with_floats(_first_item(case, component, chunked), dtype))[0]
 
 
 class _Side:
@@ -89,6 +85,11 @@ class _Side:
         outputs = self._runtime.call(declared.method, arguments)
         self._state = dict(zip(declared.state, outputs[1:], strict=True))
         return outputs
+
+
+def _sequence(case: InputCase, component: ComponentSpec, chunked: ChunkedSpec) -> tuple[Tensor, int]:
+    axis = component.inputs[chunked.pieces].shape.index(chunked.axis)
+    return _first_item(case, component, chunked)[chunked.pieces], axis
 
 
 def _first_item(case: InputCase, component: ComponentSpec, chunked: ChunkedSpec) -> dict[str, Tensor]:

@@ -5,27 +5,23 @@ The report is written only if every case passed. A failure leaves `X.failed-veri
 
 import contextlib
 import json
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from tasks.actions.inputs.generated import (
-    GENERATED,
-    InputCase,
-    Padding,
-    generated_cases,
-    make_case,
-    static_sizes,
-)
+from tasks.actions.inputs.generated import GENERATED, InputCase, generated_cases, static_sizes, with_floats
 from tasks.actions.inputs.recorded import recorded_cases
 from tasks.actions.original import load_original
-from tasks.actions.verify.chunked import MethodRuntime, Reference, chunked_outputs
-from tasks.actions.verify.metrics import metrics, short
+from tasks.actions.verify.arithmetic import Outputs, outputs_and_cost
+from tasks.actions.verify.chunked import MethodRuntime, chunked_outputs, whole_output
+from tasks.actions.verify.metrics import Floor, metrics, short
 from tasks.errors import UserError, reason
 from tasks.job import Job
 from tasks.objects import load_object
@@ -61,16 +57,29 @@ def run(job: Job) -> dict[str, Any]:
     component, verify = ComponentSpec.from_params(job.params["component"]), job.params["verify"]
     dtype, device = torch_dtype(BY_NAME[job.params["precision"]["name"]]), verify["device"]
     module: nn.Module = load_original(job, component)
-    noise = _noise_floor(module, component, verify["seed"])
     reference = PyTorchModule(module, options=component.options, device=device)
     artifact: Runtime = load_object(job.params["runtime"])(job.inputs["artifact"], device=device, threads=THREADS)
+    _require_dynamic(artifact, component, job)
     cases, left_out = _cases(job, component, static_sizes(module), artifact.shapes)
     results = [
         _result(case, artifact, reference, component=component, dtype=dtype, limits=verify)
         for case in progress(cases, label="trials")
     ]
-    about = {"provider": artifact.provider, "reference": reference.provider, "left_out": left_out, **noise}
+    about = {"provider": artifact.provider, "reference": reference.provider, "left_out": left_out}
     return _concluded(job, about, results)
+
+
+def _require_dynamic(artifact: Runtime, component: ComponentSpec, job: Job) -> None:
+    """An artifact that fixes an axis would only be tried at that size, and fail at every other in deployment."""
+    fixed = component.fixed_sizes(artifact.shapes)
+    axes = {name: axis for name, axis in component.axes.items() if axis.dynamic and axis.min < axis.max}
+    if wrong := [f"{name}={size}" for name, size in fixed.items() if name in axes]:
+        raise UserError(
+            "the artifact fixes an axis that is declared dynamic",
+            where=job.inputs["artifact"],
+            value=", ".join(wrong),
+            remedy="Export it again, or set model.axes.AXIS.dynamic=false",
+        )
 
 
 def _cases(
@@ -102,23 +111,26 @@ def _cases(
 def _result(
     case: InputCase,
     artifact: Runtime,
-    reference: Runtime,
+    reference: PyTorchModule,
     *,
     component: ComponentSpec,
     dtype: torch.dtype,
     limits: Mapping[str, Any],
 ) -> dict[str, Any]:
     rounded = {name: _rounded(value, artifact.dtypes.get(name, dtype)) for name, value in case.inputs.items()}
-    exact = {name: value.float() if value.is_floating_point() else value for name, value in rounded.items()}
-    expected, reference_ms = _timed(lambda: reference(exact))
+    exact = replace(case, inputs=with_floats(rounded, torch.float32))
     found, artifact_ms = _timed(lambda: artifact(rounded))
-    pairs = dict(zip(component.outputs, zip(found, expected, strict=True), strict=True))
-    if component.chunked:
-        sides = cast(tuple[MethodRuntime, Reference], (artifact, reference))
-        pairs |= chunked_outputs(case, *sides, component=component, chunked=component.chunked, dtype=dtype)
-    _require_same_shapes(pairs)
-    outputs = {name: metrics(*pair, rtol=limits["rtol"], atol=limits["atol"]) for name, pair in pairs.items()}
-    failures = {name: result.failures(limits) for name, result in outputs.items()}
+    _, reference_ms = _timed(lambda: reference(exact.inputs))
+    outputs = dict(zip(component.outputs, found, strict=True)) | _chunked(exact, artifact, component, dtype)
+    expected, own, note = _expected_and_cost(exact, reference, component=component, dtype=dtype)
+    _require_same_shapes(outputs, expected)
+    results, floors = {}, {}
+    for name, output in outputs.items():
+        floor = _floor(own[name], expected[name], dtype, limits) if own else None
+        allowance = floor.max_abs if floor and floor.excuses else 0.0
+        results[name] = metrics(output, expected[name], rtol=limits["rtol"], atol=limits["atol"] + allowance)
+        floors[name] = floor
+    failures = {name: result.failures(limits, floors[name]) for name, result in results.items()}
     masks = {name: case.inputs[name].float().mean().item() for name in component.of_kind(Kind.mask)}
     return {
         "trial": case.number,
@@ -126,23 +138,58 @@ def _result(
         "sizes": case.sizes,
         "shapes": {name: list(value.shape) for name, value in case.inputs.items()},
         "valid": {name: round(share, 4) for name, share in masks.items()},
-        "outputs": {name: result.to_plain() for name, result in outputs.items()},
+        "outputs": {name: result.to_plain() for name, result in results.items()},
+        "floors": {name: short(asdict(floor)) for name, floor in floors.items() if floor} or {"not_measured": note},
         "failures": {name: lines for name, lines in failures.items() if lines},
         "milliseconds": {"artifact": artifact_ms, "reference": reference_ms},
     }
+
+
+def _expected_and_cost(
+    case: InputCase, reference: PyTorchModule, *, component: ComponentSpec, dtype: torch.dtype
+) -> tuple[Outputs, Outputs | None, str]:
+    """What the artifact is compared with, and what its format makes of the same inputs, or why that is not known."""
+
+    def forward(floats: torch.dtype) -> Outputs:
+        found = reference(with_floats(case.inputs, floats))
+        return dict(zip(component.outputs, found, strict=True)) | _chunked(case, reference, component, floats)
+
+    def whole(floats: torch.dtype) -> Outputs:
+        if not (chunked := component.chunked):
+            return forward(floats)
+        output = whole_output(case, reference, component=component, chunked=chunked, dtype=floats)
+        return forward(floats) | {chunked.method: output}
+
+    try:
+        return *outputs_and_cost(whole, forward, dtype), ""
+    except RuntimeError as error:  # a module may insist on its own arithmetic
+        return whole(torch.float32), None, reason(error)
+
+
+def _chunked(case: InputCase, runtime: Runtime, component: ComponentSpec, dtype: torch.dtype) -> Outputs:
+    if component.chunked is None:
+        return {}
+    side = cast(MethodRuntime, runtime)
+    return chunked_outputs(case, side, component=component, chunked=component.chunked, dtype=dtype)
+
+
+def _floor(own: Tensor, expected: Tensor, dtype: torch.dtype, limits: Mapping[str, Any]) -> Floor | None:
+    """None where the format itself overflows: then the limits have to do."""
+    cost = metrics(own, expected, rtol=0, atol=0)
+    return Floor.of(cost, dtype, elements=own.numel(), max_noise=limits["max_noise"]) if cost.finite else None
 
 
 def _rounded(value: Tensor, dtype: torch.dtype) -> Tensor:
     return value.to(dtype) if value.is_floating_point() else value
 
 
-def _require_same_shapes(pairs: Mapping[str, tuple[Tensor, Tensor]]) -> None:
-    for name, (found, expected) in pairs.items():
-        if found.shape != expected.shape:
+def _require_same_shapes(found: Outputs, expected: Outputs) -> None:
+    for name, output in found.items():
+        if output.shape != expected[name].shape:
             raise UserError(
                 "the artifact's outputs have other shapes than the module's",
                 where=name,
-                value=f"{list(found.shape)} instead of {list(expected.shape)}",
+                value=f"{list(output.shape)} instead of {list(expected[name].shape)}",
                 remedy="Export it again; the axes it was exported with may not cover these sizes",
             )
 
@@ -162,24 +209,6 @@ def _once(call: Call) -> tuple[tuple[Tensor, ...], float]:
     return outputs, time.perf_counter() - started
 
 
-def _noise_floor(module: nn.Module, component: ComponentSpec, seed: int) -> dict[str, Any]:
-    """How far the fp32 reference itself is from float64 on one small case: nothing can be verified below that."""
-    sizes = component.sizes_at("min") | static_sizes(module)
-    random = torch.Generator().manual_seed(seed)
-    inputs = make_case(component, sizes, padding=Padding.random, random=random).inputs
-    single = PyTorchModule(module, options=component.options, device="cpu")(inputs)
-    wide = {name: value.double() if value.is_floating_point() else value for name, value in inputs.items()}
-    try:
-        double = PyTorchModule(module.double(), options=component.options, device="cpu")(wide)
-    except RuntimeError as error:  # a module may insist on fp32 inside
-        return {"noise_floor": {"not_measured": reason(error)}}
-    finally:
-        module.float()  # exact: every value was fp32 before
-    floors = [metrics(a, b, rtol=0, atol=0).to_plain() for a, b in zip(single, double, strict=True)]
-    named = zip(component.outputs, floors, strict=True)
-    return {"noise_floor": {name: {key: floor[key] for key in ("max_abs", "snr_db")} for name, floor in named}}
-
-
 def _concluded(job: Job, about: dict[str, Any], results: list[dict[str, Any]]) -> dict[str, Any]:
     failed = [result for result in results if result["failures"]]
     worst = short(_worst_numbers(results))
@@ -195,7 +224,7 @@ def _concluded(job: Job, about: dict[str, Any], results: list[dict[str, Any]]) -
     text = json.dumps(report, indent=1) + "\n"
     kept = failed_report(job.inputs["artifact"])
     if failed:
-        raise _failure(failed, count=len(results), artifact=job.inputs["artifact"], written=_written(kept, text))
+        raise _failure(failed, count=len(results), job=job, written=_written(kept, text))
     with contextlib.suppress(OSError):  # of an earlier failure
         kept.unlink(missing_ok=True)
     job.outputs["report"].write_text(text, encoding="utf-8")
@@ -215,7 +244,16 @@ def _worst_numbers(results: list[dict[str, Any]]) -> dict[str, float]:
         "outside": max(values("outside")),
         "min_snr_db": min(values("snr_db")),
         "min_cosine": min(values("cosine")),
+        "margin_db": min((m for result in results for m in _margins(result)), default=math.inf),
     }
+
+
+def _margins(result: dict[str, Any]) -> list[float]:
+    """How far the SNR of each output is above its limit, where what the format costs is known."""
+    outputs, floors = result["outputs"], result["floors"]
+    return [
+        float(numbers["snr_db"]) - float(floors[name]["snr_db"]) for name, numbers in outputs.items() if name in floors
+    ]
 
 
 def _written(path: Path, text: str) -> str:
@@ -227,8 +265,10 @@ def _written(path: Path, text: str) -> str:
     return f"All trials are in {path}"
 
 
-def _failure(failed: list[dict[str, Any]], *, count: int, artifact: Path, written: str) -> UserError:
-    result = failed[0]
+def _failure(failed: list[dict[str, Any]], *, count: int, job: Job, written: str) -> UserError:
+    result, artifact = failed[0], job.inputs["artifact"]
+    low = job.params["precision"]["name"] != "fp32"
+    repair = "Keep more operators in fp32 (onnx.keep_fp32)" if low else "Export it again, or with the other exporter"
     output, lines = next(iter(result["failures"].items()))
     worst = result["outputs"][output]["worst"]
     source = [] if result["inputs"] == GENERATED else [result["inputs"]]
@@ -238,5 +278,5 @@ def _failure(failed: list[dict[str, Any]], *, count: int, artifact: Path, writte
         where=artifact,
         value=f"trial {result['trial']} ({which}): {output} {'; '.join(lines)}; "
         f"worst element {worst['index']}: {float(worst['value']):.6g} instead of {float(worst['reference']):.6g}",
-        remedy=f"{written}. Keep more operators in fp32, or change the tolerances under verify if they are too strict",
+        remedy=f"{written}. {repair}, or change the limits under verify if they are too strict",
     )

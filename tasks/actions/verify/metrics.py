@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 DIGITS = 6  # significant digits in reports
+PEAKS = 2.0  # how much further out the worst of all elements may lie, beside the noise itself
 
 
 @dataclass(frozen=True)
@@ -39,17 +40,57 @@ class Metrics:
         """JSON-plain: short numbers, and null for what is not finite."""
         return {key: short(value) for key, value in asdict(self).items()}
 
-    def failures(self, limits: Mapping[str, float]) -> list[str]:
+    def failures(self, limits: Mapping[str, float], floor: "Floor | None" = None) -> list[str]:
         """The limits that are exceeded, one line each; NaN and Inf never pass."""
         if not self.finite:
             return ["NaN or Inf"]
+        excused = floor if floor and floor.excuses else Floor(math.inf, 0.0, 0.0, False)
+        peak_error = max(limits["max_peak_error"], excused.peak_error)
+        snr_db = min(limits["min_snr_db"], excused.snr_db)
+        cosine = min(limits["min_cosine"], 1 - 10 ** (-excused.snr_db / 10))
         rules = [
-            ("outside", self.outside, self.outside <= limits["max_outside"], limits["max_outside"]),
-            ("peak_error", self.peak_error, self.peak_error <= limits["max_peak_error"], limits["max_peak_error"]),
-            ("snr_db", self.snr_db, self.snr_db >= limits["min_snr_db"], limits["min_snr_db"]),
-            ("cosine", self.cosine, self.cosine >= limits["min_cosine"], limits["min_cosine"]),
+            ("outside", self.outside, self.outside <= limits["max_outside"], f"{limits['max_outside']:g}"),
+            ("peak_error", self.peak_error, self.peak_error <= peak_error, f"{peak_error:g}"),
+            ("snr_db", self.snr_db, self.snr_db >= snr_db, f"{snr_db:g}"),
+            ("cosine", self.cosine, self.cosine >= cosine, f"{cosine:g}"),
         ]
-        return [f"{name} {value:.{DIGITS}g}, limit {limit:g}" for name, value, holds, limit in rules if not holds]
+        if floor and self.snr_db >= snr_db:
+            limit = f"{floor.snr_db:.{DIGITS}g}, which follows from what the format itself costs here"
+            rules.append(("snr_db", self.snr_db, self.snr_db >= floor.snr_db, limit))
+        return [f"{name} {value:.{DIGITS}g}, limit {limit}" for name, value, holds, limit in rules if not holds]
+
+
+@dataclass(frozen=True)
+class Floor:
+    """The limits of one output of one case that follow from what its format itself costs there.
+
+    Attributes:
+        snr_db: least SNR.
+        max_abs, peak_error: largest errors of single elements.
+        excuses: whether what is within these limits passes however poor it is. In fp32 it does, for it is as good as
+            the original. What a 16-bit format costs can be too much to be of use.
+    """
+
+    snr_db: float
+    max_abs: float
+    peak_error: float
+    excuses: bool
+
+    @classmethod
+    def of(cls, cost: Metrics, dtype: torch.dtype, *, elements: int, max_noise: float) -> "Floor":
+        """From the errors of the original module in a format.
+
+        Args:
+            elements: of the output. Energies of few errors differ by chance: the logarithm of a sum of k squares has
+                a standard deviation of sqrt(2 / k), that of the ratio of two such sums sqrt(4 / k); four of these are
+                allowed, with k a quarter of the elements, which are not independent.
+            max_noise: largest error energy over that of `cost`, and at least that of one rounding of the output.
+        """
+        one_rounding = -20 * math.log10(torch.finfo(dtype).eps / 2 / math.sqrt(3))
+        noise = max_noise * math.exp(4 * math.sqrt(4 / max(elements / 4, 4)))
+        peaks = PEAKS * math.sqrt(noise)
+        snr_db = min(cost.snr_db, one_rounding) - 10 * math.log10(noise)
+        return cls(snr_db, peaks * cost.max_abs, peaks * cost.peak_error, excuses=dtype is torch.float32)
 
 
 def metrics(found: Tensor, reference: Tensor, *, rtol: float, atol: float) -> Metrics:

@@ -19,6 +19,7 @@ from tasks.settings.number_formats import BY_NAME, BY_ONNXRUNTIME
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 BF16 = BY_NAME["bf16"]
+REBUILD = "Build it again: doit export_onnx"
 EMULATED = " (bf16 emulated: computed in fp32, rounded after each operator)"
 ERRORS_ONLY = 3
 # TF32 would round to 10 bits what is verified as fp32.
@@ -57,7 +58,7 @@ def open_artifact(path: Path, *, device: str, threads: int = 1, low_memory: bool
             value=provider,
             remedy="Install an onnxruntime-gpu that matches the CUDA libraries, or set verify.device=cpu",
         )
-    return OnnxRuntimeSession(session, provider=provider + note, emulated=bool(note))
+    return OnnxRuntimeSession(session, path, provider=provider + note, emulated=bool(note))
 
 
 class OnnxRuntimeSession:
@@ -67,8 +68,8 @@ class OnnxRuntimeSession:
         emulated: whether it runs in an emulation of bf16.
     """
 
-    def __init__(self, session: onnxruntime.InferenceSession, *, provider: str, emulated: bool) -> None:
-        self._session, self.provider, self.emulated = session, provider, emulated
+    def __init__(self, session: onnxruntime.InferenceSession, path: Path, *, provider: str, emulated: bool) -> None:
+        self._session, self._path, self.provider, self.emulated = session, path, provider, emulated
         self.shapes: Shapes = {
             value.name: tuple(size if isinstance(size, int) else None for size in value.shape)
             for value in session.get_inputs()
@@ -82,6 +83,14 @@ class OnnxRuntimeSession:
         self._has_bf16 = any(value.type == BF16.onnxruntime for value in ends)
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        try:
+            return self._run(inputs)
+        except Exception as error:  # ONNX Runtime's errors share no base class
+            sizes = ", ".join(f"{name} {list(value.shape)}" for name, value in inputs.items())
+            what = f"ONNX Runtime cannot run it on {sizes}"
+            raise UserError(what, where=self._path, value=reason(error), remedy=REBUILD) from error
+
+    def _run(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         if self._has_bf16:
             values = {name: _ort_value(value) for name, value in inputs.items()}
             return tuple(_tensor(value) for value in self._session.run_with_ort_values(None, values))
@@ -115,7 +124,7 @@ def _tensor(value: onnxruntime.OrtValue) -> Tensor:
 
 
 def _cannot_load(path: Path, kind: str, error: Exception) -> UserError:
-    remedy = "Build it again: doit export_onnx"
+    remedy = REBUILD
     if kind == "cuda" and isinstance(error, NoKernel):
         remedy = "Set verify.device=cpu"
     return UserError("ONNX Runtime cannot load it", where=path, value=reason(error), remedy=remedy)
