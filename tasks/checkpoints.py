@@ -1,6 +1,6 @@
 """Reads the sidecars that training writes next to its checkpoints and chooses which checkpoints to average.
 
-A sidecar is `NAME.yaml` beside `NAME.pt`. Some contain pickled Python objects under YAML tags: no tag is obeyed here.
+A sidecar is `NAME.yaml` beside `NAME.pt`. Some contain pickled Python objects under YAML tags: tags are ignored.
 """
 
 import math

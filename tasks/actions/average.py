@@ -156,7 +156,7 @@ def _mean(name: str, total: Tensor, members: Sequence[Path]) -> Tensor:
 def _not_finite(name: str, members: Sequence[Path]) -> UserError:
     broken = [m for m in members if not torch.isfinite(open_checkpoint(m)[name]).all()]
     return UserError(
-        "holds NaN or infinite weights" if broken else "weights are too large to add up",
+        "contains NaN or infinite weights" if broken else "weights are too large to add up",
         where=broken[0] if broken else members[0].parent,
         value=name,
         remedy="Delete this checkpoint and its sidecar: the training had diverged",

@@ -1,4 +1,4 @@
-"""The one message from the light floor to a step's process: a job, and how to lock it, prove it and receipt it.
+"""The one message from the light floor to a step's process: a job, its lock, and where its receipt is written.
 
 It is a JSON file, so that a step can be run again by hand: `python -m tasks.child.worker FILE`.
 """

@@ -202,7 +202,7 @@ class ComponentSpec:
         if declared or len(candidates) == 1:
             return declared or candidates[0]
         raise UserError(
-            "which axis do these lengths measure?",
+            "the axis that these lengths measure is ambiguous",
             where=f"{self.name}: inputs.{name}",
             value=", ".join(candidates) or "no axis",
             remedy=f"Set inputs.{name}.axis",

@@ -102,16 +102,16 @@ def _choice_problems(setting: str, value: str, known: Iterable[str]) -> Iterator
 def _kind_problems(where: str, declared: Input, kind: Kind) -> Iterator[str]:
     dtypes = DTYPES[kind]
     if declared.dtype is not None and declared.dtype not in dtypes:
-        yield f"{where}.dtype={declared.dtype}: kind={kind} has {' or '.join(dtypes)}"
+        yield f"{where}.dtype={declared.dtype}: kind={kind} must be {' or '.join(dtypes)}"
     given = [name for name in ("low", "high") if getattr(declared, name) is not None]
     if given and kind not in BOUNDED:
-        yield f"{where}.{given[0]}={getattr(declared, given[0])}: kind={kind} has no bounds"
+        yield f"{where}.{given[0]}={getattr(declared, given[0])}: kind={kind} takes no bounds"
     if kind is Kind.integers:
         yield from _integer_problems(where, declared)
     if kind is Kind.uniform:
         low, high = declared.low or 0.0, 1.0 if declared.high is None else declared.high
         if low >= high:
-            yield f"{where}.low={low}: not less than high={high}"
+            yield f"{where}.low={low}: must be less than high={high}"
     least, most = RANKS.get(kind, (0, None))
     if len(declared.shape) < least or (most is not None and len(declared.shape) > most):
         yield f"{where}.shape={declared.shape}: kind={kind} has {least} dimension{'s or more' if most is None else ''}"
@@ -130,7 +130,7 @@ def _integer_problems(where: str, declared: Input) -> Iterator[str]:
         elif not -(2 ** (bits - 1)) <= bound < 2 ** (bits - 1):
             yield f"{where}.{name}={bound:.0f}: outside of the range of int{bits}"
     if low > high:
-        yield f"{where}.low={low:.0f}: more than high={high:.0f}"
+        yield f"{where}.low={low:.0f}: must not exceed high={high:.0f}"
 
 
 def _length_problems(where: str, name: str, component: Component, config: Config) -> Iterator[str]:
@@ -142,9 +142,10 @@ def _length_problems(where: str, name: str, component: Component, config: Config
             yield f"{where}.axis={declared.axis}: kind={declared.kind} measures no axis"
     elif declared.axis is not None and declared.axis not in candidates:
         yield f"{where}.axis={declared.axis}: no axis of another input; there is {', '.join(candidates) or 'none'}"
-    elif declared.axis is None and len(candidates) != 1:
-        found = f"one of {', '.join(candidates)}" if candidates else "but no other input has an axis"
-        yield f"{where}.axis: lengths measure an axis: {found}"
+    elif declared.axis is None and len(candidates) > 1:
+        yield f"{where}.axis: these lengths could measure any of {', '.join(candidates)}; set it"
+    elif declared.axis is None and not candidates:
+        yield f"{where}.axis: no other input has an axis that these lengths could measure"
 
 
 def _has_recordings(component: Component, config: Config) -> bool:

@@ -195,7 +195,7 @@ def _quiet_interrupts() -> None:
 
     def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
         if issubclass(kind, KeyboardInterrupt):
-            print("\ninterrupted; finished steps are kept, the same command goes on from here", file=sys.stderr)
+            print("\ninterrupted; finished steps are kept, the same command continues", file=sys.stderr)
         else:
             previous(kind, error, trace)
 

@@ -1,4 +1,4 @@
-"""Averaging: parity with the published script, what is averaged and what is kept, and what is refused."""
+"""Averaging: parity with the original script, what is averaged and what is kept, and what is refused."""
 
 import json
 import os
@@ -44,27 +44,27 @@ def run(folder: Path, *, num: int = 2, val_best: bool = True) -> tuple[dict[str,
 
 
 @pytest.fixture
-def published(tmp_path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Facts and tensors of averaging the published run."""
+def original(tmp_path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Facts and tensors of averaging the original run."""
     message = job(GOLDEN, num=5, out=tmp_path)
     return average.run(message), open_checkpoint(message.outputs["averaged"])
 
 
-def test_floating_point_tensors_are_bit_for_bit_those_of_the_published_script(
-    published: tuple[dict[str, Any], dict[str, Tensor]],
+def test_floating_point_tensors_are_bit_for_bit_those_of_the_original_script(
+    original: tuple[dict[str, Any], dict[str, Tensor]],
 ) -> None:
     expected = open_checkpoint(GOLDEN / "expected.pt")
     best = open_checkpoint(GOLDEN / "epoch_4_whole.pt")
     floats = [name for name in expected if best[name].is_floating_point()]
     assert len(floats) == 10
-    assert all(torch.equal(published[1][name], expected[name]) for name in floats)
-    assert list(published[1]) == list(expected)
+    assert all(torch.equal(original[1][name], expected[name]) for name in floats)
+    assert list(original[1]) == list(expected)
 
 
 def test_integer_buffers_are_the_best_members_and_are_named(
-    published: tuple[dict[str, Any], dict[str, Tensor]],
+    original: tuple[dict[str, Any], dict[str, Tensor]],
 ) -> None:
-    facts, tensors = published
+    facts, tensors = original
     best = open_checkpoint(GOLDEN / "epoch_4_whole.pt")
     assert facts["kept_from_best"] == ["positions", "enc.1.num_batches_tracked"]
     for name in facts["kept_from_best"]:
@@ -72,12 +72,12 @@ def test_integer_buffers_are_the_best_members_and_are_named(
         assert tensors[name].dtype == torch.int64
 
 
-def test_facts_say_which_files_went_in_with_which_losses(published: tuple[dict[str, Any], dict[str, Tensor]]) -> None:
+def test_facts_list_which_files_went_in_with_which_losses(original: tuple[dict[str, Any], dict[str, Tensor]]) -> None:
     expected = json.loads((GOLDEN / "README.json").read_text())
-    told = published[0]["best_first"]
-    assert [one["file"] for one in told] == [f"epoch_{e}_whole.pt" for e in expected["selected_epochs_best_first"]]
-    assert [one["loss"] for one in told] == sorted(expected["losses"])[:5]
-    assert json.loads(json.dumps(published[0])) == published[0]
+    listed = original[0]["best_first"]
+    assert [one["file"] for one in listed] == [f"epoch_{e}_whole.pt" for e in expected["selected_epochs_best_first"]]
+    assert [one["loss"] for one in listed] == sorted(expected["losses"])[:5]
+    assert json.loads(json.dumps(original[0])) == original[0]
 
 
 def test_diverged_checkpoints_are_named_in_the_facts(tmp_path: Path) -> None:
@@ -132,13 +132,13 @@ def test_views_and_transposed_tensors_are_averaged_by_value(tmp_path: Path) -> N
 
 
 def test_groups_smaller_than_a_tensor_change_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, published: tuple[dict[str, Any], dict[str, Tensor]]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, original: tuple[dict[str, Any], dict[str, Tensor]]
 ) -> None:
     monkeypatch.setattr(average, "GROUP_BYTES", 50)
     message = job(GOLDEN, num=5, out=tmp_path)
     average.run(message)
     in_small_groups = open_checkpoint(message.outputs["averaged"])
-    assert all(torch.equal(tensor, published[1][name]) for name, tensor in in_small_groups.items())
+    assert all(torch.equal(tensor, original[1][name]) for name, tensor in in_small_groups.items())
 
 
 def test_two_builds_give_the_same_bytes(tmp_path: Path) -> None:

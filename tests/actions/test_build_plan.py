@@ -38,7 +38,7 @@ def test_the_plan_is_written_and_its_facts_are_reported(machine, tmp_path):
     assert facts["context_memory_mib"] == [3.0]
 
 
-def test_the_published_layout_gives_profiles_to_the_inputs_with_frames_only(machine, tmp_path):
+def test_the_original_layout_gives_profiles_to_the_inputs_with_frames_only(machine, tmp_path):
     build(machine, plan_job(tmp_path))
     assert machine.bindings.arguments("IOptimizationProfile.set_shape") == [
         ("x", (2, CHANNELS, 4), (2, CHANNELS, 50), (2, CHANNELS, 300)),

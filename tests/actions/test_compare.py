@@ -1,4 +1,4 @@
-"""Verification: what passes, what never passes, and what a reader is told."""
+"""Verification: what passes, what never passes, and what a reader is shown."""
 
 import json
 import shutil
@@ -183,7 +183,7 @@ def with_recordings(job: Job, calls: dict[str, dict[str, torch.Tensor]]) -> Job:
 
 
 def recorded(name: str) -> dict[str, torch.Tensor]:
-    """Inputs of the estimator of which the published implementation's output is known."""
+    """Inputs of the estimator of which the original implementation's output is known."""
     return golden_case("cosyvoice2", name).inputs
 
 
@@ -197,7 +197,7 @@ def test_recorded_inputs_are_tried_after_the_made_up_ones(artifact):
     assert (facts["trials"], facts["recorded"], report["left_out"]) == (8, 2, [])
 
 
-def test_a_recorded_call_that_does_not_fit_is_told_in_the_report(artifact):
+def test_a_recorded_call_that_does_not_fit_is_named_in_the_report(artifact):
     calls = {
         "fits": recorded("est_L30_head0_full"),
         "single": {k: v[:1] for k, v in recorded("est_L4_full_full").items()},
@@ -212,12 +212,12 @@ def test_a_recorded_call_that_does_not_fit_is_told_in_the_report(artifact):
 def test_a_failure_that_only_a_recorded_call_shows_names_the_call(tmp_path):
     """fp16 holds this input, but not the sums that come of it; the made-up ones are ten thousand times smaller."""
     component, module = small_component("Plain"), small_onnx_models.Plain()
-    loud = module.projection.weight.detach()[0].sign().mul(6e4).reshape(1, 8, 1).expand(2, 8, 9)
+    large = module.projection.weight.detach()[0].sign().mul(6e4).reshape(1, 8, 1).expand(2, 8, 9)
     weights = saved_weights(module, tmp_path)
     export = export_job(component, tmp_path, precision="fp16", weights=weights, exporter="torchscript")
     export_onnx.run(export)
     job = verify_job(component, export.outputs["onnx"], precision="fp16", weights=weights)
     run(job)
-    error = error_of(run, with_recordings(job, {"loud": {"x": loud}}))
+    error = error_of(run, with_recordings(job, {"large": {"x": large}}))
     assert "1 of 7" in error.what
-    assert "trial 6 (calls.pt: loud, batch=2, frames=9): y NaN or Inf" in error.value
+    assert "trial 6 (calls.pt: large, batch=2, frames=9): y NaN or Inf" in error.value

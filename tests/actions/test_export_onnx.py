@@ -84,7 +84,7 @@ def test_file_has_the_opset_asked_for(exports: Exports, tmp_path, exporter, opse
 
 
 @EXPORTERS
-def test_file_has_the_published_names_and_the_declared_axis(exports: Exports, tmp_path, exporter):
+def test_file_has_the_original_names_and_the_declared_axis(exports: Exports, tmp_path, exporter):
     model = onnx.load(exports(estimator_job(tmp_path, exporter=exporter)))
     dims = {
         value.name: [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
@@ -152,7 +152,7 @@ def test_two_exports_of_the_estimator_give_the_same_bytes(exports: Exports, tmp_
 
 
 @EXPORTERS
-def test_file_tells_where_it_comes_from_and_neither_times_nor_paths(exports: Exports, tmp_path, exporter):
+def test_file_states_where_it_comes_from_and_neither_times_nor_paths(exports: Exports, tmp_path, exporter):
     path = exports(estimator_job(tmp_path, exporter=exporter))
     about = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
     assert about["voxkiln.component"] == "flow.decoder.estimator"
@@ -162,14 +162,14 @@ def test_file_tells_where_it_comes_from_and_neither_times_nor_paths(exports: Exp
 
 
 @EXPORTERS
-def test_file_tells_the_module_of_its_operations(exports: Exports, tmp_path, exporter):
+def test_file_names_the_module_of_its_operations(exports: Exports, tmp_path, exporter):
     job = estimator_job(tmp_path, exporter=exporter)
     spec = ComponentSpec.from_params(job.params["component"])
     module = load_component(spec, config=job.inputs["config"], weights=job.inputs["weights"])
     nodes = onnx.load(exports(job)).graph.node
-    told = [entry.value for node in nodes for entry in node.metadata_props if entry.key == "voxkiln.module"]
-    assert len(told) > len(nodes) / 2
-    assert set(told) <= {name for name, _ in module.named_modules()}
+    listed = [entry.value for node in nodes for entry in node.metadata_props if entry.key == "voxkiln.module"]
+    assert len(listed) > len(nodes) / 2
+    assert set(listed) <= {name for name, _ in module.named_modules()}
 
 
 @QUICK_EXPORTER

@@ -1,4 +1,4 @@
-"""TorchScript export: parity with the published outputs, what the file holds, and where it runs."""
+"""TorchScript export: parity with the original outputs, what the file contains, and where it runs."""
 
 import json
 import subprocess
@@ -22,7 +22,7 @@ from tests.support.torchscript_jobs import LOADER, export_encoder, export_small,
 
 @pytest.fixture(params=["cpu", "portable"])
 def encoder(request: pytest.FixtureRequest, exported_encoder: Any) -> Any:
-    """The tiny published encoder in fp32, exported and loaded again."""
+    """The tiny original encoder in fp32, exported and loaded again."""
     return torch.jit.load(exported_encoder(target=request.param)[1])
 
 
@@ -42,14 +42,14 @@ def call(module: Any, name: str, dtype: torch.dtype = torch.float32) -> tuple[Te
 
 
 @pytest.mark.parametrize("name", golden_names("cosyvoice2", "flow_encoder"))
-def test_exported_encoder_gives_the_published_outputs(encoder: Any, name: str) -> None:
+def test_exported_encoder_gives_the_original_outputs(encoder: Any, name: str) -> None:
     ys, masks, expected = call(encoder, name)
     torch.testing.assert_close(ys, expected["ys"], atol=1e-4, rtol=0)
     assert torch.equal(masks, expected["masks"])
 
 
 @pytest.mark.parametrize("name", golden_names("cosyvoice2", "flow_encoder"))
-def test_half_precision_encoder_is_near_the_published_outputs(half_encoder: Any, name: str) -> None:
+def test_half_precision_encoder_is_near_the_original_outputs(half_encoder: Any, name: str) -> None:
     """Outputs are up to 7 in size, where fp16 steps by 0.004; the rounding of six layers adds up to three steps."""
     ys, masks, expected = call(half_encoder, name, torch.float16)
     assert ys.dtype == torch.float16
@@ -57,7 +57,7 @@ def test_half_precision_encoder_is_near_the_published_outputs(half_encoder: Any,
     assert torch.equal(masks, expected["masks"])
 
 
-def test_bf16_encoder_is_near_the_published_outputs(exported_encoder: Any) -> None:
+def test_bf16_encoder_is_near_the_original_outputs(exported_encoder: Any) -> None:
     _, path = exported_encoder(precision="bf16", target="portable")
     for name in golden_names("cosyvoice2", "flow_encoder"):
         ys, masks, expected = call(torch.jit.load(path), name, torch.bfloat16)
@@ -137,7 +137,7 @@ def test_half_precision_weights_are_half(tmp_path: Path) -> None:
     assert facts["weights_bytes"] * 2 == sum(p.nbytes for p in small_models.TwoMethods().parameters())
 
 
-def test_file_tells_what_it_is_and_no_time_or_path(exported_encoder: Any) -> None:
+def test_file_states_what_it_is_and_no_time_or_path(exported_encoder: Any) -> None:
     _, path = exported_encoder(precision="fp16", target="portable")
     extra = {"voxkiln.json": ""}
     torch.jit.load(path, _extra_files=extra)

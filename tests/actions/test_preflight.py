@@ -25,7 +25,7 @@ from tests.support.onnx_jobs import EXPORTERS, small_export_job
 from tests.support.onnx_samples import CHANNELS, component, small_estimator
 
 SPEC = ComponentSpec.from_params(component())
-PUBLISHED = {"profile": {"frames": [4, 500, 3000]}}
+ORIGINAL = {"profile": {"frames": [4, 500, 3000]}}
 
 
 def _job(folder: Path, model: onnx.ModelProto, *, declared=None, precision="fp32", **settings) -> Job:
@@ -46,8 +46,8 @@ def _refused(job: Job) -> str:
     return error.value
 
 
-def test_a_sound_graph_passes_at_the_published_profile(tmp_path):
-    job = _job(tmp_path, small_estimator(), **PUBLISHED)
+def test_a_sound_graph_passes_at_the_original_profile(tmp_path):
+    job = _job(tmp_path, small_estimator(), **ORIGINAL)
     facts = run(job)
     assert [corner["corner"] for corner in facts["corners"]] == ["min", "opt", "max"]
     assert {corner["result"] for corner in facts["corners"]} == {"ran"}
@@ -95,7 +95,7 @@ def test_an_output_of_another_shape_than_declared_is_refused(tmp_path):
 def test_a_corner_too_large_for_the_memory_is_left_out_and_said_so(tmp_path):
     path = tmp_path / "small.onnx"
     onnx.save(small_estimator(), path)
-    model, profiles = load_graph(path), complete_profiles(SPEC.axes, PUBLISHED)
+    model, profiles = load_graph(path), complete_profiles(SPEC.axes, ORIGINAL)
     memory = estimate_profiles(model, SPEC, profiles)
     corners = run_corners(
         path, describe_interface(model), SPEC, profiles, memory=memory, threads=1,
@@ -106,16 +106,16 @@ def test_a_corner_too_large_for_the_memory_is_left_out_and_said_so(tmp_path):
 
 
 def test_operators_that_the_parser_does_not_read_are_named_with_their_module(tmp_path):
-    assert "Det is not read by TensorRT 10.1" in _refused(_job(tmp_path, small_estimator(operator="Det")))
-    told = check_operators(small_estimator(operator="STFT"))
-    assert told.problems == ["STFT is not read by TensorRT 10.1 (in mid.act)"]
+    assert "Det is not supported by TensorRT 10.1" in _refused(_job(tmp_path, small_estimator(operator="Det")))
+    listed = check_operators(small_estimator(operator="STFT"))
+    assert listed.problems == ["STFT is not supported by TensorRT 10.1 (in mid.act)"]
 
 
 def test_an_operator_of_a_foreign_domain_needs_a_plugin():
     model = small_estimator(operator="FusedThing")
     model.graph.node[1].domain = "com.acme"
     assert check_operators(model).problems == [
-        "com.acme::FusedThing is no standard operator and needs a plugin (in mid.act)"
+        "com.acme::FusedThing is not a standard operator and needs a plugin (in mid.act)"
     ]
 
 
@@ -123,7 +123,7 @@ def test_operators_inside_branches_are_looked_at():
     inner = helper.make_graph([helper.make_node("Unique", ["x"], ["u"], name="/deep/Unique")], "then", [], [])
     node = helper.make_node("If", ["c"], ["y"], name="/If", then_branch=inner, else_branch=inner)
     model = helper.make_model(helper.make_graph([node], "g", [], []), opset_imports=[helper.make_opsetid("", 18)])
-    assert check_operators(model).problems == ["Unique is not read by TensorRT 10.1 (in deep)"]
+    assert check_operators(model).problems == ["Unique is not supported by TensorRT 10.1 (in deep)"]
 
 
 def test_the_exporters_note_of_the_module_is_used():
@@ -145,10 +145,10 @@ def test_the_exporters_note_of_the_module_is_used():
 
 
 @EXPORTERS
-def test_an_exported_file_still_tells_the_module_of_an_operator(exports: Exports, tmp_path, exporter):
+def test_an_exported_file_still_names_the_module_of_an_operator(exports: Exports, tmp_path, exporter):
     job = small_export_job("Unreadable", tmp_path, exporter=exporter)
     assert check_operators(load_graph(exports(job))).problems == [
-        "BitwiseAnd is not read by TensorRT 10.1 (in blocks.0.1)"
+        "BitwiseAnd is not supported by TensorRT 10.1 (in blocks.0.1)"
     ]
 
 
@@ -156,7 +156,7 @@ def test_a_format_the_operator_is_not_read_for_is_a_warning():
     model = small_estimator(operator="GridSample")
     model.graph.value_info.append(helper.make_tensor_value_info("a", TensorProto.BFLOAT16, [2, 4, 4]))
     assert check_operators(model).warnings == [
-        "GridSample gives BF16, which TensorRT 10.1 reads for FP16, FP32 only (in mid.act)"
+        "GridSample produces BF16; TensorRT 10.1 supports only FP16, FP32 (in mid.act)"
     ]
 
 
@@ -172,7 +172,7 @@ def test_warnings_are_shown_where_the_step_shows_its_progress(tmp_path, monkeypa
     assert "warning: opset 21 " in progress.output().getvalue()
 
 
-def test_the_operator_table_holds_the_published_facts():
+def test_the_operator_table_has_the_original_facts():
     table = json.loads((Path(__file__).parents[1] / "golden/tensorrt_api/onnx_operators.json").read_text())["operators"]
     operators = load_table("10.1")
     assert {name for name, row in table.items() if row["supported"]} == operators.formats.keys()

@@ -36,7 +36,7 @@ def test_onednn_constants_that_could_not_be_read_back_are_left_out(tmp_path: Pat
     assert not facts["optimized_for_inference"]
 
 
-def test_cpu_file_is_optimized_and_its_facts_say_so(exported_encoder: Any) -> None:
+def test_cpu_file_is_optimized_and_its_facts_list_so(exported_encoder: Any) -> None:
     facts, path = exported_encoder(target="cpu")
     assert facts["optimized_for_inference"]
     assert "aten::linear" not in operators(path)  # turned into products with weights transposed beforehand

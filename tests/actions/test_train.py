@@ -28,15 +28,15 @@ SHORT = {"max_epoch": 2, "steps_per_epoch": 3, "batch_size": 2, "validation_batc
 
 def job(folder: Path, config: Path = CONFIG, **settings: Any) -> Job:
     folder.mkdir(exist_ok=True)
-    told = plain(Train()) | settings
-    names = [f"epoch_{epoch}_whole.{ending}" for epoch in range(told["max_epoch"]) for ending in ("pt", "yaml")]
+    listed = plain(Train()) | settings
+    names = [f"epoch_{epoch}_whole.{ending}" for epoch in range(listed["max_epoch"]) for ending in ("pt", "yaml")]
     return Job(
         step="train:demo/flow",
         action="tasks.actions.train:run",
         inputs={"config": config},
         outputs={name: folder / name for name in names},
         params={
-            "train": told,
+            "train": listed,
             "part": "flow",
             "loader": "tasks.models.cosyvoice.folder:build_part",
             "data": "tasks.models.demo.data:batches",
@@ -75,16 +75,16 @@ def test_sidecars_tell_the_losses_and_can_be_chosen_from(trained: tuple[Path, di
     assert select(survey(folder), num=5, val_best=True)[0].epoch == 5
 
 
-def test_sidecar_has_the_published_keys_and_no_tag_or_time(trained: tuple[Path, dict[str, Any]]) -> None:
+def test_sidecar_has_the_original_keys_and_no_tag_or_time(trained: tuple[Path, dict[str, Any]]) -> None:
     text = (trained[0] / "epoch_3_whole.yaml").read_text()
-    told = yaml.safe_load(text)
+    listed = yaml.safe_load(text)
     assert "!!" not in text
-    assert told.keys() >= {"epoch", "step", "tag", "batch_idx", "lr", "grad_norm", "loss_dict", "max_epoch"}
-    assert (told["epoch"], told["step"], told["tag"]) == (3, 4 * QUICK["steps_per_epoch"], "CV")
-    assert "save_time" not in told
+    assert listed.keys() >= {"epoch", "step", "tag", "batch_idx", "lr", "grad_norm", "loss_dict", "max_epoch"}
+    assert (listed["epoch"], listed["step"], listed["tag"]) == (3, 4 * QUICK["steps_per_epoch"], "CV")
+    assert "save_time" not in listed
 
 
-def test_checkpoint_holds_the_published_entries(trained: tuple[Path, dict[str, Any]]) -> None:
+def test_checkpoint_has_the_original_entries(trained: tuple[Path, dict[str, Any]]) -> None:
     saved = torch.load(trained[0] / "epoch_5_whole.pt", weights_only=True)
     assert (saved.pop("epoch"), saved.pop("step")) == (5, 6 * QUICK["steps_per_epoch"])
     assert {name.split(".")[0] for name in saved} == {
@@ -93,7 +93,7 @@ def test_checkpoint_holds_the_published_entries(trained: tuple[Path, dict[str, A
     assert all(isinstance(value, torch.Tensor) and value.isfinite().all() for value in saved.values())
 
 
-def test_average_of_the_training_loads_as_a_published_flow(
+def test_average_of_the_training_loads_as_an_original_flow(
     trained: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     folder, _ = trained

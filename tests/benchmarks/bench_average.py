@@ -1,4 +1,4 @@
-"""Wall time and peak memory of averaging large checkpoints, beside the published way of doing it, on generated files.
+"""Wall time and peak memory of averaging large checkpoints, beside the original way of doing it, on generated files.
 
     python -m tests.benchmarks.bench_average --members 5 --megabytes 1200 --folder build
 
@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--members", type=int, default=5)
     parser.add_argument("--megabytes", type=int, default=1200)
     parser.add_argument("--folder", type=Path, default=Path())
-    parser.add_argument("--only", choices=["ours", "published"], help="run one of them on files that are there")
+    parser.add_argument("--only", choices=["ours", "original"], help="run one of them on files that are there")
     options = parser.parse_args()
     if options.only:
         _measure(options.only, options.folder)
@@ -39,9 +39,9 @@ def _side_by_side(options: argparse.Namespace) -> None:
         for member in range(options.members):
             _write(Path(folder), member, options.megabytes)
         for _ in range(2):  # the second round reads from the page cache
-            for way in ("published", "ours"):
+            for way in ("original", "ours"):
                 subprocess.run([sys.executable, "-m", __spec__.name, "--only", way, "--folder", folder], check=True)
-        same = _same(torch.load(f"{folder}/ours.pt", mmap=True), torch.load(f"{folder}/published.pt", mmap=True))
+        same = _same(torch.load(f"{folder}/ours.pt", mmap=True), torch.load(f"{folder}/original.pt", mmap=True))
     print("the two results are", "equal bit for bit" if same else "DIFFERENT")
 
 
@@ -59,13 +59,13 @@ def _write(folder: Path, member: int, megabytes: int) -> None:
 def _measure(way: str, folder: Path) -> None:
     before = _peak()
     start = time.perf_counter()
-    {"ours": _ours, "published": _published}[way](folder)
+    {"ours": _ours, "original": _original}[way](folder)
     seconds = time.perf_counter() - start
     print(f"{way:10} {seconds:6.1f} s, peak {_peak():6.0f} MiB ({before:.0f} MiB of it before it began)", flush=True)
 
 
 def _peak() -> float:
-    """MiB. From /proc: the peak that getrusage tells begins with that of the parent process."""
+    """MiB. From /proc: the peak that getrusage reports begins with that of the parent process."""
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(status["VmHWM"].split()[0]) / 1024
 
@@ -76,8 +76,8 @@ def _ours(folder: Path) -> None:
     average.run(Job("average:bench", "", files, {"averaged": folder / "ours.pt"}, params))
 
 
-def _published(folder: Path) -> None:
-    """The published algorithm: whole files in memory, added up in place, divided, saved."""
+def _original(folder: Path) -> None:
+    """The original algorithm: whole files in memory, added up in place, divided, saved."""
     total: dict[str, torch.Tensor] = {}
     members = sorted(folder.glob("epoch_*.pt"))
     for path in members:
@@ -89,7 +89,7 @@ def _published(folder: Path) -> None:
                 total[name] = state[name].clone()
     for name, tensor in total.items():
         total[name] = torch.true_divide(tensor, len(members))
-    torch.save(total, folder / "published.pt")
+    torch.save(total, folder / "original.pt")
 
 
 def _same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> bool:

@@ -1,8 +1,8 @@
-"""Writes a model folder of published size with random weights, for measurements without a download.
+"""Writes a model folder of original size with random weights, for measurements without a download.
 
     python -m tests.benchmarks.full_size cosyvoice2 build/cosyvoice2 --parts flow
 
-The YAML is that of the small recorded folder with the published dimensions put in.
+The YAML is that of the small recorded folder with the original dimensions put in.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def _under(path: str, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 # What differs from the small folder, by model and part; "" holds what several parts refer to.
-PUBLISHED: dict[str, dict[str, dict[str, Any]]] = {
+ORIGINAL: dict[str, dict[str, dict[str, Any]]] = {
     "cosyvoice": {
         "": {"text_encoder_input_size": 512, "llm_input_size": 1024, "llm_output_size": 1024},
         "llm": {"llm.text_token_size": 51866, "llm.speech_token_size": 4096}
@@ -77,12 +77,12 @@ SMALL = {"cosyvoice": "cosyvoice1", "cosyvoice2": "cosyvoice2", "cosyvoice3": "c
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", choices=sorted(PUBLISHED))
+    parser.add_argument("model", choices=sorted(ORIGINAL))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--parts", nargs="+", help="default: all that are known in full size")
     options = parser.parse_args()
     write_folder(
-        options.model, options.folder, parts=options.parts or [part for part in PUBLISHED[options.model] if part]
+        options.model, options.folder, parts=options.parts or [part for part in ORIGINAL[options.model] if part]
     )
 
 
@@ -100,17 +100,17 @@ def write_folder(model: str, folder: Path, *, parts: list[str]) -> None:
 
 
 def _write_qwen(small: Path, folder: Path) -> None:
-    """The configuration in published size; the tokenizer stays the small one."""
+    """The configuration in original size; the tokenizer stays the small one."""
     shutil.copytree(small, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.safetensors"))
     config = json.loads((small / "config.json").read_text(encoding="utf-8")) | QWEN2
     (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
 
 
 def full_size_yaml(model: str) -> str:
-    """The small folder's YAML with the published dimensions; tags and references stay as they are."""
+    """The small folder's YAML with the original dimensions; tags and references stay as they are."""
     text = (GOLDEN / SMALL[model] / f"{model}.yaml").read_text(encoding="utf-8")
     document = yaml.compose(text, Loader=yaml.SafeLoader)
-    for values in PUBLISHED[model].values():
+    for values in ORIGINAL[model].values():
         for path, value in values.items():
             _set(document, path.split("."), value)
     return yaml.serialize(document, Dumper=yaml.SafeDumper)

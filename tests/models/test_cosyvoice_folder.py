@@ -156,7 +156,7 @@ def test_a_truncated_weights_file_is_reported(tmp_path, keep):
 
 def test_a_checkpoint_with_python_objects_is_refused(tmp_path):
     torch.save({"weight": torch.zeros(1), "path": Path("x")}, tmp_path / "flow.pt")
-    assert "holds Python objects" in refusal(weights=tmp_path / "flow.pt")
+    assert "contains Python objects" in refusal(weights=tmp_path / "flow.pt")
 
 
 def test_a_nested_checkpoint_is_refused(tmp_path):
@@ -239,7 +239,7 @@ def test_values_that_nothing_can_be_built_with_are_refused_with_their_line(tmp_p
         ("macaron_style: False", "macaron_style: True", "macaron"),
     ],
 )
-def test_an_option_that_no_published_model_uses_is_refused(tmp_path, old, new, shown):
+def test_an_option_that_no_original_model_uses_is_refused(tmp_path, old, new, shown):
     config = changed_config(FAMILY, tmp_path, old, new)
     assert shown in str(error_of(load_part, "flow", config=config, weights=weights_of(FAMILY)))
 

@@ -122,7 +122,7 @@ def test_a_graph_with_branches_is_refused(tmp_path):
     assert error_of(opened, path).where == str(path)
 
 
-def test_an_operator_without_a_kernel_in_another_format_is_told(tmp_path):
+def test_an_operator_without_a_kernel_in_another_format_is_reported(tmp_path):
     ends = [helper.make_tensor_value_info(name, TensorProto.DOUBLE, ["a"]) for name in ("x", "y")]
     graph = helper.make_graph([helper.make_node("Erf", ["x"], ["y"])], "small", ends[:1], ends[1:])
     path = tmp_path / "double.onnx"

@@ -53,14 +53,14 @@ def test_file_that_is_not_torchscript_is_a_clear_error(tmp_path):
     assert error.where == str(tmp_path / "sum.zip")
 
 
-def test_onnx_file_runs_and_tells_provider_and_fixed_sizes(onnx_file):
+def test_onnx_file_runs_and_reports_provider_and_fixed_sizes(onnx_file):
     runtime = onnxruntime_session.open_artifact(onnx_file, device="cpu")
     assert runtime(INPUTS)[0].tolist() == [[4.0, 7.0]]
     assert runtime.provider == "CPUExecutionProvider"
     assert runtime.shapes == {"a": (1, None), "b": (1, None)}
 
 
-def test_session_has_all_optimisations_and_one_thread_unless_told(onnx_file, monkeypatch):
+def test_session_has_all_optimisations_and_one_thread_unless_set(onnx_file, monkeypatch):
     seen = []
     real = onnxruntime.InferenceSession
     monkeypatch.setattr(

@@ -1,4 +1,4 @@
-"""TorchScript exports of the tiny published encoder and of small modules, with any setting."""
+"""TorchScript exports of the tiny original encoder and of small modules, with any setting."""
 
 import json
 from collections.abc import Callable
@@ -57,7 +57,7 @@ def export_small(folder: Path, name: str, kept_methods: tuple[str, ...] = (), **
 
 @pytest.fixture
 def exported_encoder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[dict[str, Any], Path]]:
-    """The tiny published encoder exported with some settings, once for all tests, which do not change it."""
+    """The tiny original encoder exported with some settings, once for all tests, which do not change it."""
 
     def export(**settings: Any) -> tuple[dict[str, Any], Path]:
         def make(root: Path) -> None:

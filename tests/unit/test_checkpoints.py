@@ -23,13 +23,13 @@ def names(folder: Path, *, num: int, val_best: bool = True) -> list[str]:
     return [checkpoint.name for checkpoint in select(survey(folder), num=num, val_best=val_best)]
 
 
-def test_published_run_is_ranked_as_the_published_script_ranks_it() -> None:
+def test_original_run_is_ranked_as_the_original_script_ranks_it() -> None:
     expected = json.loads((GOLDEN / "README.json").read_text())
     chosen = select(survey(GOLDEN), num=expected["num"], val_best=True)
     assert [checkpoint.epoch for checkpoint in chosen] == expected["selected_epochs_best_first"]
 
 
-def test_every_loss_of_the_published_run_is_read() -> None:
+def test_every_loss_of_the_original_run_is_read() -> None:
     expected = json.loads((GOLDEN / "README.json").read_text())
     assert [checkpoint.loss for checkpoint in survey(GOLDEN)] == expected["losses"]
 

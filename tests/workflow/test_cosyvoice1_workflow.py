@@ -144,7 +144,7 @@ def test_onnx_vocoder_gives_the_recorded_waveforms(cosyvoice1: Generation) -> No
         assert worst(found, expected) <= ONNX_TOLERANCE["fp32"]
 
 
-def test_onnx_inputs_are_in_the_published_order(cosyvoice1: Generation) -> None:
+def test_onnx_inputs_are_in_the_original_order(cosyvoice1: Generation) -> None:
     """TensorRT deployments bind by position."""
     graph = onnx.load(cosyvoice1.estimators / "flow.decoder.estimator.fp32.onnx").graph
     assert [value.name for value in graph.input] == ["x", "mask", "mu", "t", "spks", "cond"]

@@ -51,7 +51,7 @@ def test_run_again_it_builds_nothing_and_another_training_setting_rebuilds_every
     assert stale == again.steps("fresh")
 
 
-def test_the_demos_estimator_passes_preflight_at_the_published_profile(demo: Project) -> None:
+def test_the_demos_estimator_passes_preflight_at_the_original_profile(demo: Project) -> None:
     tried = demo.doit("preflight", "tensorrt.profile.frames=[4,500,3000]")
     assert tried.code == 0, tried.out + tried.err
     report = json.loads((demo.artifacts / "demo/preflight/flow.decoder.estimator.fp32.onnx.json").read_text())

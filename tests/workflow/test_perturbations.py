@@ -253,7 +253,7 @@ def test_why_says_so_when_no_step_has_the_name(built: Project) -> None:
     assert "no step is called export_onx; `doit list --all` names them" in result.out
 
 
-def test_info_tells_what_has_changed_and_no_internals(built: Project) -> None:
+def test_info_shows_what_has_changed_and_no_internals(built: Project) -> None:
     result = built.doit("info", ONNX, "onnx.opset=19")
     assert "onnx.opset: 18 -> 19" in result.out
     assert "Step(" not in result.out

@@ -28,7 +28,7 @@ def run(job: Job) -> dict[str, Any]:
 
     Raises:
         UserError: if there is no GPU or TensorRT, a setting is impossible, TensorRT refuses the graph or the build, or
-            the plan is not what was asked.
+            the plan is not as requested.
     """
     found = gpus()
     if not found:

@@ -35,7 +35,7 @@ def run(job: Job) -> dict[str, Any]:
         onnx: opset, exporter, constant_folding, simplify, dynamic_batch, keep_fp32, external_data.
 
     Raises:
-        UserError: an opset or a module that the exporter cannot export; a file that is not what was asked for;
+        UserError: an opset or a module that the exporter cannot export; a file that is not as requested;
             a graph that the precision cannot hold; whatever the loader raises.
     """
     component = ComponentSpec.from_params(job.params["component"])

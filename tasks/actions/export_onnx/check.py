@@ -81,7 +81,7 @@ def _require_precision(path: Path, model: onnx.ModelProto, component: ComponentS
 def _require(path: Path, what: str, wanted: Any, found: Any, *, remedy: str) -> None:
     if wanted != found:
         raise UserError(
-            f"{what} in the file is not what was asked for",
+            f"{what} in the file is not as requested",
             where=path.name,
             value=f"{found}, asked for {wanted}",
             remedy=remedy,

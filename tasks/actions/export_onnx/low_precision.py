@@ -35,7 +35,7 @@ def clamp_masks(model: ir.Model, low: LowPrecision) -> list[str]:
             continue
         array = tensor.numpy()
         if np.isnan(array).any():
-            raise UserError("holds NaN", where=value.name or "", remedy="Export from another checkpoint")
+            raise UserError("contains NaN", where=value.name or "", remedy="Export from another checkpoint")
         masks = np.abs(array) >= low.mask_threshold
         if masks.any():
             value.const_value = ir.tensor(np.where(masks, np.sign(array) * -low.mask_value, array).astype(np.float32))

@@ -48,9 +48,9 @@ def _inside(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
 
 def _why_not(node: onnx.NodeProto) -> str:
     if node.domain not in STANDARD:
-        return f"{node.domain}::{node.op_type} is no standard operator and needs a plugin"
+        return f"{node.domain}::{node.op_type} is not a standard operator and needs a plugin"
     if node.op_type not in TABLE.formats:
-        return f"{node.op_type} is not read by {SOURCE}"
+        return f"{node.op_type} is not supported by {SOURCE}"
     return ""
 
 
@@ -63,7 +63,7 @@ def _formats(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> Iterator[tu
         name = found.name.upper() if found else ""  # as the table writes it
         known = TABLE.formats.get(node.op_type)
         if known and name and name not in known and not (name == "BOOL" and node.op_type in COMPARISONS):
-            yield f"{node.op_type} gives {name}, which {SOURCE} reads for {', '.join(sorted(known))} only", node
+            yield f"{node.op_type} produces {name}; {SOURCE} supports only {', '.join(sorted(known))}", node
 
 
 # their table rows list the formats they compare, the result is always BOOL

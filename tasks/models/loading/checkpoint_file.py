@@ -62,7 +62,7 @@ def _load(path: Path) -> Any:
         if not (refused := _refused_object(error)):
             raise _damaged(path, "its bytes are not a pickle of tensors") from error
         raise UserError(
-            "holds Python objects that could run code",
+            "contains Python objects that could run code",
             where=path,
             value=refused,
             remedy="Save only tensors: torch.save(model.state_dict(), path)",

@@ -90,7 +90,7 @@ def test_gpus_are_numbered_by_bus_whatever_the_environment_says(
     assert receipt.results == {"order": "PCI_BUS_ID"}
 
 
-def test_the_receipt_tells_what_went_in_and_what_came_out(tmp_path: Path) -> None:
+def test_the_receipt_lists_what_went_in_and_what_came_out(tmp_path: Path) -> None:
     execute(request(tmp_path))
     receipt = Receipt.read(tmp_path / "a" / "out.bin.receipt.json")
     assert receipt is not None
@@ -103,7 +103,7 @@ def test_the_receipt_tells_what_went_in_and_what_came_out(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("action", "status", "message"), FAILURES)
-def test_a_failure_is_told_and_leaves_nothing_half_written(
+def test_a_failure_is_reported_and_leaves_nothing_half_written(
     tmp_path: Path, action: str, status: str, message: str
 ) -> None:
     outcome = execute(request(tmp_path, action))

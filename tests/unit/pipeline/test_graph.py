@@ -261,7 +261,7 @@ def test_the_folder_for_vllm_is_one_step_whatever_the_precisions() -> None:
         ),
     ],
 )
-def test_what_the_folder_for_vllm_lacks_is_told_and_an_error_where_it_was_asked_for(
+def test_what_the_folder_for_vllm_lacks_is_reported_and_an_error_where_it_was_asked_for(
     machine: Machine, absent: tuple[str, ...], reason: str
 ) -> None:
     made = steps(*COSYVOICE2, machine=machine, absent=absent)

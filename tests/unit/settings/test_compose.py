@@ -43,7 +43,7 @@ def test_relative_paths_start_where_the_command_was_typed() -> None:
     assert config.model.checkpoints["flow"] == "/data/flow"
 
 
-def test_artifacts_go_into_the_project_unless_told_otherwise() -> None:
+def test_artifacts_go_into_the_project_unless_set_otherwise() -> None:
     assert one().artifacts == str(ROOT / "artifacts")
 
 

@@ -53,7 +53,7 @@ def spec_of(key: str, *words: str) -> ComponentSpec:
         (f"{XS}.axis=tokens", f"{XS}.axis=tokens", "normal"),
         (f"{LENS}.axis=frames", f"{LENS}.axis=frames", "tokens"),
         (f"{XS}.shape=[utterances,5,width]", f"{LENS}.axis", "no other input has an axis"),
-        (f"{XS}.shape=[utterances,tokens,frames]", f"{LENS}.axis", "one of frames, tokens"),
+        (f"{XS}.shape=[utterances,tokens,frames]", f"{LENS}.axis", "any of frames, tokens"),
         (f"{LENS}.shape=[utterances,1]", f"{LENS}.shape", "1 dimension"),
         (f"{ESTIMATOR}.inputs.mask.shape=[frames]", f"{ESTIMATOR}.inputs.mask.shape", "2 dimensions"),
         (f"{XS}.shape=[utterances,tokens,widht]", f"{XS}.shape", "no axis widht"),

@@ -21,7 +21,7 @@ def task_nothing():
 
 def words_seen_by_dodo(folder: Path, *typed: str) -> str:
     (folder / "dodo.py").write_text(DODO.format(root=str(ROOT)))
-    # `doit info` ends with 1 for a task that is to run, so the exit code tells nothing here
+    # `doit info` ends with 1 for a task that is to run, so the exit code means nothing here
     command = [sys.executable, "-m", "doit", *typed]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     return done.stdout.splitlines()[0]
