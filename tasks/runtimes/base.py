@@ -4,6 +4,7 @@ A step names its runtime as ``module:function``, called as ``open_artifact(path,
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -14,6 +15,20 @@ from tasks.settings.number_formats import NumberFormat
 Dtypes = Mapping[str, torch.dtype]
 Shapes = Mapping[str, tuple[int | None, ...]]
 METADATA_RECORD = "voxkiln.json"  # record of a TorchScript file: what it is, and the options it is called with
+
+
+@dataclass(frozen=True)
+class StoredWeight:
+    """A tensor of floats that an artifact contains.
+
+    Attributes:
+        name: in the artifact.
+        scale: what the exporter multiplied the original by.
+    """
+
+    name: str
+    values: Tensor
+    scale: float = 1.0
 
 
 class Runtime(Protocol):

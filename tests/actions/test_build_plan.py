@@ -153,11 +153,6 @@ def test_a_graph_of_another_precision_is_rejected_before_building(machine, tmp_p
     assert machine.bindings.calls == []
 
 
-def test_an_impossible_profile_is_rejected_before_building(machine, tmp_path):
-    assert "frames" in rejection(machine, plan_job(tmp_path, profile={"frames": [500, 4, 3000]})).value
-    assert machine.bindings.calls == []
-
-
 def test_a_profile_for_a_batch_that_is_fixed_in_the_graph_is_rejected(machine, tmp_path):
     error = rejection(machine, plan_job(tmp_path, declared=component(batch_max=8)))
     assert error.where == "x, dimension 0"

@@ -42,11 +42,11 @@ def run(job: Job) -> dict[str, Any]:
     settings, precision = job.params["onnx"], job.params["precision"]["name"]
     dynamic = component.dynamic_axes(dynamic_batch=settings["dynamic_batch"])
     low = LOW_PRECISIONS.get(precision)
-    model, samples = _traced(job, component)
+    model, scales, samples = _traced(job, component)
     facts: dict[str, Any] = {"exporter": settings["exporter"]}
     if low:
         facts |= _converted(model, low, component, settings["keep_fp32"], samples)
-    about = provenance(component, job)
+    about = provenance(component, job, scales)
     declare(model, component=component, dynamic=dynamic, about=about)
     write(model, job.outputs["onnx"], external_data=settings["external_data"])
     del model
@@ -59,8 +59,8 @@ def run(job: Job) -> dict[str, Any]:
     return facts
 
 
-def _traced(job: Job, component: ComponentSpec) -> tuple[ir.Model, list[dict[str, Tensor]]]:
-    """The simplified fp32 graph, and inputs of the smallest and the usual size to try it with."""
+def _traced(job: Job, component: ComponentSpec) -> tuple[ir.Model, dict[str, float], list[dict[str, Tensor]]]:
+    """The simplified fp32 graph, its scaled weights, and inputs of the smallest and the usual size to try it with."""
     settings = job.params["onnx"]
     module: nn.Module = load_original(job, component)
     module.requires_grad_(False)
@@ -68,9 +68,8 @@ def _traced(job: Job, component: ComponentSpec) -> tuple[ir.Model, list[dict[str
     model = trace(module, component=component, settings=settings)
     del module
     gc.collect()  # the exporter leaves reference cycles that keep the traced program alive
-    if settings["simplify"]:
-        simplify(model)
-    return model, samples
+    scales = simplify(model) if settings["simplify"] else {}
+    return model, scales, samples
 
 
 def _samples(component: ComponentSpec, module: nn.Module) -> list[dict[str, Tensor]]:

@@ -17,22 +17,28 @@ PROJECTS = {"MatMul", "Gemm"}
 SMALL = 64  # elements; larger equal tensors are weights, which another checkpoint makes unequal
 
 
-def simplify(model: ir.Model) -> None:
-    """Fold constants, join neighbouring transposes and casts, drop what is computed twice; in place."""
+def simplify(model: ir.Model) -> dict[str, float]:
+    """Fold constants, join neighbouring transposes and casts, drop what is computed twice; in place.
+
+    Returns:
+        The weights that were multiplied by a scalar, and by which.
+    """
     common.ShapeInferencePass()(model)
     onnxscript.optimizer.optimize(model, num_iterations=4, onnx_shape_inference=True)
     onnxscript.rewriter.rewrite(model, pattern_rewrite_rules=RULES)
     common.DeduplicateInitializersPass(size_limit=SMALL)(model)
     common.CommonSubexpressionEliminationPass()(model)
-    _fold_scales(model)
+    scales = _fold_scales(model)
     common.RemoveUnusedNodesPass()(model)
+    return scales
 
 
-def _fold_scales(model: ir.Model) -> None:
+def _fold_scales(model: ir.Model) -> dict[str, float]:
     """Multiply scalars into the weight of the projection they scale, before or after it.
 
     Attention's 1/sqrt(d) and GELU's 1/2 go this way: one node less per block each, exact when powers of two.
     """
+    scales: dict[str, float] = {}
     for node in list(model.graph):
         scale, scaled = _scale_and_scaled(node)
         if scale is None or scaled is None or node.outputs[0].is_graph_output():
@@ -42,6 +48,8 @@ def _fold_scales(model: ir.Model) -> None:
             weight.const_value = ir.tensor(weight.const_value.numpy() * np.float32(scale), name=weight.name)
             ir.convenience.replace_all_uses_with(node.outputs[0], scaled)
             model.graph.remove(node, safe=True)
+            scales[weight.name or ""] = scales.get(weight.name or "", 1.0) * scale
+    return scales
 
 
 def _scale_and_scaled(node: ir.Node) -> tuple[float | None, ir.Value | None]:

@@ -16,6 +16,7 @@ from onnx_ir.passes import common
 from tasks.actions.export_onnx.module_names import MODULE, module_of
 from tasks.errors import UserError
 from tasks.job import Job
+from tasks.runtimes.onnxruntime_.stored_weights import SCALES
 from tasks.settings.component import ComponentSpec, Shape
 
 GRAPH = onnx.ModelProto.DESCRIPTOR.fields_by_name["graph"].number
@@ -23,8 +24,12 @@ INITIALIZER = onnx.GraphProto.DESCRIPTOR.fields_by_name["initializer"].number
 EMBEDDED_LIMIT = (1 << 31) - (1 << 26)  # protobuf's 2 GiB with room for the graph itself
 
 
-def provenance(component: ComponentSpec, job: Job) -> dict[str, str]:
-    """Where a file comes from; no times, so that equal inputs give equal bytes."""
+def provenance(component: ComponentSpec, job: Job, scales: Mapping[str, float]) -> dict[str, str]:
+    """Where a file comes from; no times, so that equal inputs give equal bytes.
+
+    Args:
+        scales: what weights were multiplied by, which verification needs to recompute them.
+    """
     return {
         "voxkiln.version": _version(),
         "voxkiln.step": job.step,
@@ -34,6 +39,7 @@ def provenance(component: ComponentSpec, job: Job) -> dict[str, str]:
         "voxkiln.exporter": job.params["onnx"]["exporter"],
         "voxkiln.weights_sha256": job.digest("weights")[:16],
         "voxkiln.torch": torch.__version__,
+        SCALES: json.dumps(scales, sort_keys=True),
     }
 
 

@@ -16,12 +16,21 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from tasks.actions.inputs.generated import GENERATED, InputCase, generated_cases, static_sizes, with_floats
+from tasks.actions.inputs.generated import (
+    GENERATED,
+    InputCase,
+    Padding,
+    generated_cases,
+    make_case,
+    static_sizes,
+    with_floats,
+)
 from tasks.actions.inputs.recorded import recorded_cases
 from tasks.actions.original import load_original
 from tasks.actions.verify.arithmetic import Outputs, outputs_and_cost
 from tasks.actions.verify.chunked import MethodRuntime, chunked_outputs, whole_output
 from tasks.actions.verify.metrics import Floor, metrics, short
+from tasks.actions.verify.weights import Reads, compare_weights
 from tasks.errors import UserError, reason
 from tasks.job import Job
 from tasks.objects import load_object
@@ -32,6 +41,7 @@ from tasks.runtimes.eager import PyTorchModule
 from tasks.settings.component import ComponentSpec, Kind
 from tasks.settings.number_formats import BY_NAME
 
+NAMED_AT_MOST = 3  # weights
 REPEATS, CHEAP_SECONDS = 5, 0.2  # a latency is a median where repeating costs little
 THREADS = 1  # of the artifact's engine, as in the original checks
 
@@ -60,13 +70,27 @@ def run(job: Job) -> dict[str, Any]:
     reference = PyTorchModule(module, options=component.options, device=device)
     artifact: Runtime = load_object(job.params["runtime"])(job.inputs["artifact"], device=device, threads=THREADS)
     _require_dynamic(artifact, component, job)
+    weights = _compared_weights(module, reference, artifact, component, job)
     cases, left_out = _cases(job, component, static_sizes(module), artifact.shapes)
     results = [
         _result(case, artifact, reference, component=component, dtype=dtype, limits=verify)
         for case in progress(cases, label="trials")
     ]
-    about = {"provider": artifact.provider, "reference": reference.provider, "left_out": left_out}
+    about = {"provider": artifact.provider, "reference": reference.provider, "weights": weights, "left_out": left_out}
     return _concluded(job, about, results)
+
+
+def _compared_weights(
+    module: nn.Module, reference: PyTorchModule, artifact: Runtime, component: ComponentSpec, job: Job
+) -> dict[str, Any]:
+    stored_weights = getattr(artifact, "stored_weights", None)
+    if stored_weights is None:
+        return {"not_compared": f"{artifact.provider} does not list them", "problems": []}
+    sizes = component.sizes_at("min") | static_sizes(module)
+    random = torch.Generator().manual_seed(job.params["verify"]["seed"])
+    with Reads() as reads:
+        reference(make_case(component, sizes, padding=Padding.none, random=random).inputs)
+    return compare_weights(module, reads.addresses, stored_weights())
 
 
 def _require_dynamic(artifact: Runtime, component: ComponentSpec, job: Job) -> None:
@@ -215,7 +239,7 @@ def _concluded(job: Job, about: dict[str, Any], results: list[dict[str, Any]]) -
     report = {
         "step": job.step,
         "artifact": job.inputs["artifact"].name,
-        "passed": not failed,
+        "passed": not failed and not about["weights"]["problems"],
         **about,
         "limits": job.params["verify"],
         "worst": worst,
@@ -223,8 +247,8 @@ def _concluded(job: Job, about: dict[str, Any], results: list[dict[str, Any]]) -
     }
     text = json.dumps(report, indent=1) + "\n"
     kept = failed_report(job.inputs["artifact"])
-    if failed:
-        raise _failure(failed, count=len(results), job=job, written=_written(kept, text))
+    if not report["passed"]:
+        raise _failure(failed, about["weights"]["problems"], count=len(results), job=job, written=_written(kept, text))
     with contextlib.suppress(OSError):  # of an earlier failure
         kept.unlink(missing_ok=True)
     job.outputs["report"].write_text(text, encoding="utf-8")
@@ -265,18 +289,30 @@ def _written(path: Path, text: str) -> str:
     return f"All trials are in {path}"
 
 
-def _failure(failed: list[dict[str, Any]], *, count: int, job: Job, written: str) -> UserError:
-    result, artifact = failed[0], job.inputs["artifact"]
-    low = job.params["precision"]["name"] != "fp32"
+def _failure(failed: list[dict[str, Any]], weights: list[str], *, count: int, job: Job, written: str) -> UserError:
+    what, value = [], []
+    if weights:
+        what.append(f"{len(weights)} of its weights are not those of the checkpoint")
+        value += weights[:NAMED_AT_MOST]
+    if failed:
+        what.append(f"differs from the original module in {len(failed)} of {count} trials")
+        value.append(_first_failure(failed[0]))
+    low = job.params["precision"]["name"] != "fp32" and not weights
     repair = "Keep more operators in fp32 (onnx.keep_fp32)" if low else "Export it again, or with the other exporter"
+    return UserError(
+        " and ".join(what),
+        where=job.inputs["artifact"],
+        value="; ".join(value),
+        remedy=f"{written}. {repair}, or change the limits under verify if they are too strict",
+    )
+
+
+def _first_failure(result: dict[str, Any]) -> str:
     output, lines = next(iter(result["failures"].items()))
     worst = result["outputs"][output]["worst"]
     source = [] if result["inputs"] == GENERATED else [result["inputs"]]
     which = ", ".join([*source, *(f"{name}={size}" for name, size in result["sizes"].items())])
-    return UserError(
-        f"differs from the original module in {len(failed)} of {count} trials",
-        where=artifact,
-        value=f"trial {result['trial']} ({which}): {output} {'; '.join(lines)}; "
-        f"worst element {worst['index']}: {float(worst['value']):.6g} instead of {float(worst['reference']):.6g}",
-        remedy=f"{written}. {repair}, or change the limits under verify if they are too strict",
+    return (
+        f"trial {result['trial']} ({which}): {output} {'; '.join(lines)}; "
+        f"worst element {worst['index']}: {float(worst['value']):.6g} instead of {float(worst['reference']):.6g}"
     )
