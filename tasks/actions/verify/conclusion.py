@@ -1,0 +1,112 @@
+"""The report of a verification, and its end: the worst numbers, or an error that names the first failure.
+
+The report is written only if everything passed. A failure leaves `X.failed-verification.json` beside the artifact.
+"""
+
+import contextlib
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from tasks.actions.inputs.generated import GENERATED
+from tasks.actions.verify.metrics import short
+from tasks.errors import UserError
+from tasks.job import Job
+from tasks.paths import failed_report
+
+NAMED_AT_MOST = 3  # weights
+
+
+def concluded(job: Job, about: dict[str, Any], results: list[dict[str, Any]]) -> dict[str, Any]:
+    """Write the report.
+
+    Args:
+        about: engines, weights and what was left out.
+        results: of `tried`, one for each case.
+
+    Raises:
+        UserError: a case failed, or a weight is not the checkpoint's.
+    """
+    failed = [result for result in results if result["failures"]]
+    worst = short(_worst_numbers(results))
+    report = {
+        "step": job.step,
+        "artifact": job.inputs["artifact"].name,
+        "passed": not failed and not about["weights"]["problems"],
+        **about,
+        "limits": job.params["verify"],
+        "worst": worst,
+        "trials": results,
+    }
+    text = json.dumps(report, indent=1) + "\n"
+    kept = failed_report(job.inputs["artifact"])
+    if not report["passed"]:
+        raise _failure(failed, about["weights"]["problems"], count=len(results), job=job, written=_written(kept, text))
+    with contextlib.suppress(OSError):  # of an earlier failure
+        kept.unlink(missing_ok=True)
+    job.outputs["report"].write_text(text, encoding="utf-8")
+    recorded = sum(result["inputs"] != GENERATED for result in results)
+    return {"provider": about["provider"], "trials": len(results), "recorded": recorded, **worst}
+
+
+def _worst_numbers(results: list[dict[str, Any]]) -> dict[str, float]:
+    outputs = [output for result in results for output in result["outputs"].values()]
+
+    def values(key: str) -> list[float]:
+        return [float(output[key]) for output in outputs]
+
+    return {
+        "max_abs": max(values("max_abs")),
+        "peak_error": max(values("peak_error")),
+        "outside": max(values("outside")),
+        "min_snr_db": min(values("snr_db")),
+        "min_cosine": min(values("cosine")),
+        "margin_db": min((m for result in results for m in _margins(result)), default=math.inf),
+    }
+
+
+def _margins(result: dict[str, Any]) -> list[float]:
+    """How far the SNR of each output is above its limit, where what the format costs is known."""
+    outputs, floors = result["outputs"], result["floors"]
+    return [
+        float(numbers["snr_db"]) - float(floors[name]["snr_db"]) for name, numbers in outputs.items() if name in floors
+    ]
+
+
+def _written(path: Path, text: str) -> str:
+    """Write the report of a failure beside the artifact: only what passes becomes the step's output."""
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        return f"The full report could not be written: {error.strerror}"
+    return f"All trials are in {path}"
+
+
+def _failure(failed: list[dict[str, Any]], weights: list[str], *, count: int, job: Job, written: str) -> UserError:
+    what, value = [], []
+    if weights:
+        what.append(f"{len(weights)} of its weights are not those of the checkpoint")
+        value += weights[:NAMED_AT_MOST]
+    if failed:
+        what.append(f"differs from the original module in {len(failed)} of {count} trials")
+        value.append(_first_failure(failed[0]))
+    low = job.params["precision"]["name"] != "fp32" and not weights
+    repair = "Keep more operators in fp32 (onnx.keep_fp32)" if low else "Export it again, or with the other exporter"
+    return UserError(
+        " and ".join(what),
+        where=job.inputs["artifact"],
+        value="; ".join(value),
+        remedy=f"{written}. {repair}, or change the limits under verify if they are too strict",
+    )
+
+
+def _first_failure(result: dict[str, Any]) -> str:
+    output, lines = next(iter(result["failures"].items()))
+    worst = result["outputs"][output]["worst"]
+    source = [] if result["inputs"] == GENERATED else [result["inputs"]]
+    which = ", ".join([*source, *(f"{name}={size}" for name, size in result["sizes"].items())])
+    return (
+        f"trial {result['trial']} ({which}): {output} {'; '.join(lines)}; "
+        f"worst element {worst['index']}: {float(worst['value']):.6g} instead of {float(worst['reference']):.6g}"
+    )
