@@ -13,12 +13,20 @@ NOT_IN_PARAMS = ("auto", "real_inputs")
 
 
 def verification(
-    given: GraphInputs, component: Component, export: Step, *, stage: str, runtime: str, libraries: tuple[str, ...] = ()
+    given: GraphInputs,
+    component: Component,
+    export: Step,
+    *,
+    stage: str,
+    runtime: str,
+    contents: str = "",
+    libraries: tuple[str, ...] = (),
 ) -> Step:
     """Compare the one artifact of `export`.
 
     Args:
         runtime: ``module:function`` that opens the artifact.
+        contents: ``module:function`` that lists its weights, if anything does.
         libraries: distributions that run it beside PyTorch.
     """
     (artifact,) = export.outputs.values()
@@ -33,6 +41,7 @@ def verification(
             "precision": plain(given.config.precision),
             "verify": _settings(given),
             "runtime": runtime,
+            "contents": contents,
         },
         libraries=("torch", *libraries),
     )

@@ -1,16 +1,17 @@
 """The contract of all engines: an artifact that is called with tensors, and the name of what really runs it.
 
-A step names its runtime as ``module:function``, called as ``open_artifact(path, device=, threads=) -> Runtime``.
+A step names its runtime as ``module:function``, called as ``open_artifact(path, device=, threads=) -> Runtime``, and
+what lists an artifact's weights as another, called as ``contents(path) -> Contents``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from tasks.settings.number_formats import NumberFormat
+from tasks.settings.number_formats import BY_TORCH, NumberFormat
 
 Dtypes = Mapping[str, torch.dtype]
 Shapes = Mapping[str, tuple[int | None, ...]]
@@ -23,12 +24,26 @@ class StoredWeight:
 
     Attributes:
         name: in the artifact.
+        read: returns the values; all weights of a large file at once may not fit into memory beside the model.
         scale: what the exporter multiplied the original by.
     """
 
     name: str
-    values: Tensor
+    read: Callable[[], Tensor]
     scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What an artifact contains, read without running it.
+
+    Attributes:
+        weights: of more than one element.
+        formats: names of the formats of its floats, those of intermediate results included where the file has them.
+    """
+
+    weights: list[StoredWeight]
+    formats: set[str]
 
 
 class Runtime(Protocol):
@@ -58,6 +73,12 @@ def torch_dtype(format_: NumberFormat) -> torch.dtype:
     """PyTorch's dtype for a number format."""
     dtype: torch.dtype = getattr(torch, format_.torch)
     return dtype
+
+
+def name_of(dtype: torch.dtype) -> str:
+    """The name of the format of a dtype; PyTorch's own for one that is not in the table."""
+    name = str(dtype).removeprefix("torch.")
+    return BY_TORCH[name].name if name in BY_TORCH else name
 
 
 def as_tuple(outputs: Tensor | tuple[Tensor, ...] | list[Tensor]) -> tuple[Tensor, ...]:

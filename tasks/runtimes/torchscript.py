@@ -1,7 +1,7 @@
 """Runs a TorchScript `.zip` or `.pt`, with the executor settings that deployments of CosyVoice use."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tasks.errors import UserError, reason
-from tasks.runtimes.base import METADATA_RECORD, Dtypes, Shapes, as_tuple, to_device
+from tasks.runtimes.base import METADATA_RECORD, Contents, Dtypes, Shapes, StoredWeight, as_tuple, name_of, to_device
 
 
 def open_artifact(path: Path, *, device: str, threads: int) -> "TorchScriptModule":
@@ -51,3 +51,31 @@ class TorchScriptModule:
     def call(self, method: str, arguments: Mapping[str, Any]) -> tuple[Tensor, ...]:
         """Run a method that the file kept, with keyword arguments."""
         return as_tuple(getattr(self.module, method)(**to_device(arguments, self._device)))
+
+
+def contents(path: Path) -> Contents:
+    """Parameters, and the constants that freezing makes of them; not those packed for one device.
+
+    Raises:
+        UserError: as `open_artifact`.
+    """
+    module = open_artifact(path, device="cpu", threads=1).module
+    constants = {
+        node.output().debugName(): node.t("value")
+        for node in _nodes(module.graph)
+        if node.kind() == "prim::Constant" and node.output().type().kind() == "TensorType"
+    }
+    floats = {
+        name: tensor.detach()
+        for name, tensor in (module.state_dict() | constants).items()
+        if tensor.is_floating_point() and not tensor.is_mkldnn
+    }
+    weights = [StoredWeight(name, tensor.cpu) for name, tensor in floats.items() if tensor.numel() > 1]
+    return Contents(weights, {name_of(tensor.dtype) for tensor in floats.values()})
+
+
+def _nodes(block: Any) -> Iterator[Any]:
+    for node in block.nodes():
+        yield node
+        for inner in node.blocks():
+            yield from _nodes(inner)

@@ -43,6 +43,7 @@ FORMATS = (
 )
 PRECISIONS = tuple(row.name for row in FORMATS if row.is_float and row.bytes <= 4)  # of artifacts
 BY_NAME = {row.name: row for row in FORMATS}
+BY_TORCH = {row.torch: row for row in FORMATS}
 BY_ONNX = {row.onnx: row for row in FORMATS}
 BY_ONNXRUNTIME = {row.onnxruntime: row for row in FORMATS}
 BY_TENSORRT = {row.tensorrt: row for row in FORMATS if row.tensorrt}

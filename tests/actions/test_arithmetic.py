@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tasks.actions.verify.arithmetic import Operators, Rounded, Widened, outputs_and_cost
+from tasks.actions.verify.arithmetic import Operators, Rounded, Widened, rounded
 from tasks.actions.verify.metrics import metrics
 
 
@@ -85,8 +85,6 @@ def test_angles_are_not_rounded() -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_a_format_costs_something_and_not_everything(dtype: torch.dtype) -> None:
+def test_a_module_with_buffers_filled_in_place_is_rounded() -> None:
     net = Net()
-    expected, own = outputs_and_cost(lambda _: {"y": net(IDS)}, lambda _: {"y": net(IDS)}, dtype)
-    assert 40 < snr(own["y"], expected["y"]) < 160
+    assert 40 < snr(rounded(lambda: net(IDS), torch.float16), net(IDS)) < 90

@@ -22,6 +22,7 @@ from tests.support.errors import error_of
 from tests.support.exports import Exports
 from tests.support.golden_cases import golden_case
 from tests.support.onnx_jobs import (
+    TORCHSCRIPT,
     encoder_component,
     estimator_component,
     export_job,
@@ -171,7 +172,7 @@ def test_torchscript_file_of_two_outputs_and_lengths_is_verified(tmp_path):
     export_torchscript.run(
         replace(job, outputs={"torchscript": zip_file}, params=job.params | {"torchscript": settings})
     )
-    facts = run(verify_job(component, zip_file, runtime="tasks.runtimes.torchscript:open_artifact"))
+    facts = run(verify_job(component, zip_file, engine=TORCHSCRIPT))
     assert facts["provider"].startswith("TorchScript")
     assert facts["max_abs"] <= 1e-4
 

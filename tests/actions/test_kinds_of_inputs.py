@@ -17,6 +17,7 @@ from tests.support.onnx_jobs import (
     EXPORTERS,
     EXPORTERS_AND_PRECISIONS,
     QUICK_EXPORTER,
+    TORCHSCRIPT,
     small_component,
     small_export_job,
     verify_job,
@@ -70,8 +71,7 @@ def test_a_torchscript_file_of_token_ids_is_verified(tmp_path):
     settings = {"target": "portable", "optimize": False}
     file = tmp_path / "tokens.zip"
     export_torchscript.run(replace(job, outputs={"torchscript": file}, params=job.params | {"torchscript": settings}))
-    runtime = "tasks.runtimes.torchscript:open_artifact"
-    assert compare.run(verify_job(tokens(), file, weights=job.inputs["weights"], runtime=runtime))["trials"] == 6
+    assert compare.run(verify_job(tokens(), file, weights=job.inputs["weights"], engine=TORCHSCRIPT))["trials"] == 6
 
 
 def recorded_call(frames: int) -> dict[str, torch.Tensor]:

@@ -74,7 +74,7 @@ def test_every_estimator_is_built_and_verified(exported, tmp_path, generation):
     facts = built(generation, exported(generation), plan, trt=machine.trt)
     assert facts["layer_formats"].keys() == {"FLOAT"}
     step = steps(generation, *SHORT)["verify_plan"]
-    params = {"runtime": "tests.support.simulated_runtime:open_artifact"}
+    params = {"runtime": "tests.support.simulated_runtime:open_artifact", "contents": ""}
     job = job_of(step, inputs={"artifact": plan}, outputs={"report": tmp_path / "report.json"}, params=params)
     (profile,) = verify_plan.run(job)["profiles"]
     assert profile["min_snr_db"] > 60

@@ -44,6 +44,7 @@ def _job(folder, *, profiles, model=None, text="", verify=None) -> Job:
             "verify": LIMITS | {"trials": 5, "seed": 0, "max_frames": 20, "device": "cpu"} | (verify or {}),
             "tensorrt": {"profiles": profiles},
             "runtime": "tests.support.simulated_runtime:open_artifact",
+            "contents": "",
         },
     )
 

@@ -25,6 +25,10 @@ def net() -> Net:
     return Net().eval().requires_grad_(False)
 
 
+def weight(name: str, values: Tensor, scale: float = 1.0) -> StoredWeight:
+    return StoredWeight(name, lambda: values, scale)
+
+
 def compared(net: Net, *stored: StoredWeight) -> dict:
     with Reads() as reads:
         net(torch.randn(1, 4, 9))
@@ -34,11 +38,11 @@ def compared(net: Net, *stored: StoredWeight) -> dict:
 def sound(net: Net, dtype: torch.dtype) -> list[StoredWeight]:
     """The weights as an exporter could have stored them."""
     return [
-        StoredWeight("a", net.conv.weight.to(dtype)),
-        StoredWeight("b", (net.linear.weight * 0.37).to(dtype).T.contiguous(), scale=0.37),
-        *(StoredWeight(name, net.state_dict()[name].to(dtype)) for name in ("conv.bias", "linear.bias")),
-        *(StoredWeight(f"norm.{name}", net.norm.state_dict()[name]) for name in ("weight", "bias")),
-        *(StoredWeight(f"norm.running_{name}", net.norm.state_dict()[f"running_{name}"]) for name in ("mean", "var")),
+        weight("a", net.conv.weight.to(dtype)),
+        weight("b", (net.linear.weight * 0.37).to(dtype).T.contiguous(), scale=0.37),
+        *(weight(name, net.state_dict()[name].to(dtype)) for name in ("conv.bias", "linear.bias")),
+        *(weight(f"norm.{name}", net.norm.state_dict()[name]) for name in ("weight", "bias")),
+        *(weight(f"norm.running_{name}", net.norm.state_dict()[f"running_{name}"]) for name in ("mean", "var")),
     ]
 
 
@@ -50,23 +54,23 @@ def test_rounded_transposed_and_scaled_weights_are_found(net: Net, dtype: torch.
 
 def test_a_folded_batch_normalization_is_recomputed(net: Net) -> None:
     factor = net.norm.weight / torch.sqrt(net.norm.running_var + net.norm.eps)
-    stored = [StoredWeight("a", net.conv.weight * factor[:, None, None]), *sound(net, torch.float32)[1:4]]
+    stored = [weight("a", net.conv.weight * factor[:, None, None]), *sound(net, torch.float32)[1:4]]
     assert compared(net, *stored)["problems"] == []
-    stored[0].values[2, 1, 0] *= 1.01
+    stored[0].read()[2, 1, 0] *= 1.01
     assert "conv.weight: 72 of 72 elements of a differ" in compared(net, *stored)["problems"][0]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_one_wrong_element_is_named(net: Net, dtype: torch.dtype) -> None:
     stored = sound(net, dtype)
-    stored[1].values[3, 2] += 0.01
+    stored[1].read()[3, 2] += 0.01
     (problem,) = compared(net, *stored)["problems"]
     assert problem.startswith("linear.weight: 1 of 30 elements of b differ")
 
 
 def test_a_scale_that_the_exporter_did_not_note_is_a_problem(net: Net) -> None:
     stored = sound(net, torch.float32)
-    stored[1] = StoredWeight("b", stored[1].values)
+    stored[1] = weight("b", stored[1].read())
     assert "30 of 30" in compared(net, *stored)["problems"][0]
 
 

@@ -1,7 +1,9 @@
 """Jobs that export and verify the recorded estimator or a small module, with one thing changed."""
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -87,21 +89,28 @@ def export_job(
     )
 
 
+TORCHSCRIPT = {
+    "runtime": "tasks.runtimes.torchscript:open_artifact",
+    "contents": "tasks.runtimes.torchscript:contents",
+}
+
+
 def verify_job(
     component: dict[str, Any],
     artifact: Path,
     *,
     precision: str = "fp32",
     weights: Path | None = None,
-    runtime: str = "tasks.runtimes.onnxruntime_.session:open_artifact",
+    engine: Mapping[str, str] = MappingProxyType({}),
     **verify: Any,
 ) -> Job:
+    """`engine`: `runtime` and `contents` of another one than ONNX Runtime."""
     step = estimator_steps(precision)["verify_onnx"]
     return job_of(
         step,
         inputs=_sources(weights) | {"artifact": artifact},
         outputs={"report": artifact.with_name("report.json")},
-        params={"component": component, "verify": step.params["verify"] | verify, "runtime": runtime},
+        params={"component": component, "verify": step.params["verify"] | verify, **engine},
     )
 
 

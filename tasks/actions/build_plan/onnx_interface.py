@@ -9,7 +9,7 @@ from math import prod
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError
 
 from tasks.errors import UserError
 from tasks.settings.number_formats import BY_NAME, BY_ONNX, FORMATS, NumberFormat

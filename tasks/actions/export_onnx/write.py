@@ -16,7 +16,7 @@ from onnx_ir.passes import common
 from tasks.actions.export_onnx.module_names import MODULE, module_of
 from tasks.errors import UserError
 from tasks.job import Job
-from tasks.runtimes.onnxruntime_.stored_weights import SCALES
+from tasks.runtimes.onnxruntime_.contents import SCALES
 from tasks.settings.component import ComponentSpec, Shape
 
 GRAPH = onnx.ModelProto.DESCRIPTOR.fields_by_name["graph"].number

@@ -89,9 +89,14 @@ def trace_sample(component: ComponentSpec, sizes: Mapping[str, int]) -> dict[str
     }
 
 
-def with_floats(inputs: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    """Inputs whose floats have another dtype."""
-    return {name: value.to(dtype) if value.is_floating_point() else value for name, value in inputs.items()}
+def with_floats(
+    inputs: Mapping[str, Tensor], dtype: torch.dtype, exceptions: Mapping[str, torch.dtype] | None = None
+) -> dict[str, Tensor]:
+    """Inputs whose floats have another dtype; some may have one of their own."""
+    own = exceptions or {}
+    return {
+        name: value.to(own.get(name, dtype)) if value.is_floating_point() else value for name, value in inputs.items()
+    }
 
 
 def dtype_of(declared: InputSpec) -> torch.dtype:

@@ -7,7 +7,7 @@ as they do in an exported file.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -43,32 +43,20 @@ COMPARE_DTYPES = {
     "rnn_tanh",
 }  # fmt: skip
 
-Outputs = dict[str, Tensor]
+Result = TypeVar("Result")
 
 
-def outputs_and_cost(
-    reference: Callable[[torch.dtype], Outputs], own: Callable[[torch.dtype], Outputs], dtype: torch.dtype
-) -> tuple[Outputs, Outputs]:
-    """What an artifact of a format is compared with, and what the format itself makes of the same inputs.
-
-    Args:
-        reference: runs the original module on inputs whose floats have the dtype it is given.
-        own: the same in the way that the artifact is run, chunk by chunk for example.
-        dtype: of the artifact's floats. One of fp32 is compared with float64, one of 16 bits with fp32.
+def rounded(run: Callable[[], Result], dtype: torch.dtype) -> Result:
+    """What a run on fp32 inputs returns if every result is rounded to a 16-bit format.
 
     Raises:
         RuntimeError: the module cannot be run in another arithmetic.
     """
-    if dtype is torch.float32:
-        with Widened():
-            expected = reference(torch.float64)
-        return expected, own(torch.float32)
-    expected = reference(torch.float32)
     with sdpa_kernel(SDPBackend.MATH):  # attention as the operators that it is exported as, so that each is seen
         with Operators() as operators:
-            own(torch.float32)
+            run()
         with Rounded(dtype, operators.exact):
-            return expected, own(torch.float32)
+            return run()
 
 
 class _WidenedCalls(TorchFunctionMode):
@@ -168,7 +156,8 @@ class Rounded(TorchDispatchMode):
         if number in self._exact or _name(func) in MOVES:
             return func(*args, **kwargs)
         if func._schema.is_mutable:
-            result = func(*args, **kwargs)
+            changed, *rest = args
+            result = func(changed, *tree_map(self._round, rest), **tree_map(self._round, kwargs))
             return result.copy_(self._round(result)) if isinstance(result, Tensor) else result
         return tree_map(self._round, func(*tree_map(self._round, args), **tree_map(self._round, kwargs)))
 

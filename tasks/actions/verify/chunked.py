@@ -5,7 +5,7 @@ Each side keeps its own state from chunk to chunk, so an error in the state accu
 
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -13,6 +13,8 @@ from torch import Tensor
 from tasks.actions.inputs.generated import InputCase, with_floats
 from tasks.runtimes.base import Runtime
 from tasks.settings.component import ChunkedSpec, ComponentSpec, Kind
+
+Outputs = dict[str, Tensor]  # by name
 
 CUTS = 3  # beside a chunk of one position, as decoding has
 
@@ -31,21 +33,20 @@ class Reference(MethodRuntime, Protocol):
     causal: bool
 
 
-def chunked_outputs(
-    case: InputCase, runtime: MethodRuntime, *, component: ComponentSpec, chunked: ChunkedSpec, dtype: torch.dtype
-) -> dict[str, Tensor]:
-    """What one side returns for the first item of a case, given in chunks.
+def chunked_outputs(case: InputCase, runtime: Runtime, *, component: ComponentSpec, dtype: torch.dtype) -> Outputs:
+    """What one side returns for the first item of a case, given in chunks; nothing without a method for that.
 
     Args:
-        chunked: the component's; its fields are described in tasks/settings/model_schema.py.
         dtype: floats that this side is given.
 
     Returns:
         ``METHOD[start:end].OUTPUT`` and ``.STATE`` for each chunk, and ``METHOD``, all chunks together.
     """
+    if not (chunked := component.chunked):
+        return {}
     sequence, axis = _sequence(case, component, chunked)
-    side, output = _Side(runtime, chunked, dtype), next(iter(component.outputs))
-    found: dict[str, Tensor] = {}
+    side, output = _Side(cast(MethodRuntime, runtime), chunked, dtype), next(iter(component.outputs))
+    found: Outputs = {}
     chunks = []
     for start, end in pairwise(_bounds(sequence.size(axis), case.number)):
         outputs = side.feed(sequence.narrow(axis, start, end - start), start, end)
@@ -55,17 +56,19 @@ def chunked_outputs(
     return found | {chunked.method: torch.cat(chunks, dim=axis)}
 
 
-def whole_output(
-    case: InputCase, reference: Reference, *, component: ComponentSpec, chunked: ChunkedSpec, dtype: torch.dtype
-) -> Tensor:
-    """What the reference returns for the whole sequence, which all chunks together are compared with.
+def whole_output(case: InputCase, reference: Reference, *, component: ComponentSpec, dtype: torch.dtype) -> Outputs:
+    """``METHOD`` as the reference returns it for the whole sequence, which all chunks together are compared with.
 
     It comes from its forward; from one chunk where forward looks ahead and so is another function.
     """
+    if not (chunked := component.chunked):
+        return {}
     sequence, axis = _sequence(case, component, chunked)
-    if not reference.causal:
-        return _Side(reference, chunked, dtype).feed(sequence, 0, sequence.size(axis))[0]
-    return reference(with_floats(_first_item(case, component, chunked), dtype))[0]
+    if reference.causal:
+        output, *_ = reference(with_floats(_first_item(case, component, chunked), dtype))
+    else:
+        output, *_ = _Side(reference, chunked, dtype).feed(sequence, 0, sequence.size(axis))
+    return {chunked.method: output}
 
 
 class _Side:

@@ -1,6 +1,6 @@
 """Verifies an artifact: runs it beside the original module in fp32 on the same weights and seeded, realistic inputs.
 
-Its weights are compared with the checkpoint's as well, where the artifact lists them.
+Its weights are compared with the checkpoint's as well, where its format lists them.
 """
 
 from collections.abc import Mapping
@@ -19,17 +19,19 @@ from tasks.actions.inputs.generated import (
 from tasks.actions.inputs.recorded import recorded_cases
 from tasks.actions.original import load_original
 from tasks.actions.verify.conclusion import concluded
+from tasks.actions.verify.reference import expected_of
 from tasks.actions.verify.trial import tried
 from tasks.actions.verify.weights import Reads, compare_weights
 from tasks.errors import UserError
 from tasks.job import Job
 from tasks.objects import load_object
 from tasks.progress import progress
-from tasks.runtimes.base import Runtime, Shapes, torch_dtype
+from tasks.runtimes.base import Contents, Runtime, Shapes, torch_dtype
 from tasks.runtimes.eager import PyTorchModule
 from tasks.settings.component import ComponentSpec
 from tasks.settings.number_formats import BY_NAME
 
+AT_LEAST_FP32 = ("fp32", "fp64")
 THREADS = 1  # of the artifact's engine, as in the original checks
 
 
@@ -44,6 +46,7 @@ def run(job: Job) -> dict[str, Any]:
         verify: trials, seed, max_frames, device and the limits max_noise, rtol, atol, max_outside, max_peak_error,
             min_snr_db, min_cosine.
         runtime: ``module:function`` that opens the artifact.
+        contents: ``module:function`` that lists its weights, or nothing.
 
     Raises:
         UserError: the artifact cannot be run on that device, there are no inputs to run it on, or a case failed: which,
@@ -53,29 +56,46 @@ def run(job: Job) -> dict[str, Any]:
     dtype, device = torch_dtype(BY_NAME[job.params["precision"]["name"]]), verify["device"]
     module: nn.Module = load_original(job, component)
     reference = PyTorchModule(module, options=component.options, device=device)
+    contained = _contained(module, reference, component, job)  # before the artifact takes memory
     artifact: Runtime = load_object(job.params["runtime"])(job.inputs["artifact"], device=device, threads=THREADS)
     _require_dynamic(artifact, component, job)
-    weights = _compared_weights(module, reference, artifact, component, job)
     cases, left_out = _cases(job, component, static_sizes(module), artifact.shapes)
-    results = [
-        tried(case, artifact, reference, component=component, dtype=dtype, limits=verify)
-        for case in progress(cases, label="trials")
+    expected = [
+        expected_of(case, reference, component=component, dtype=dtype, dtypes=artifact.dtypes)
+        for case in progress(cases, label="trials of the original")
     ]
-    about = {"provider": artifact.provider, "reference": reference.provider, "weights": weights, "left_out": left_out}
+    results = [
+        tried(each, artifact, component=component, dtype=dtype, limits=verify)
+        for each in progress(expected, label="trials of the artifact")
+    ]
+    about = {"provider": artifact.provider, "reference": reference.provider, **contained, "left_out": left_out}
     return concluded(job, about, results)
 
 
-def _compared_weights(
-    module: nn.Module, reference: PyTorchModule, artifact: Runtime, component: ComponentSpec, job: Job
-) -> dict[str, Any]:
-    stored_weights = getattr(artifact, "stored_weights", None)
-    if stored_weights is None:
-        return {"not_compared": f"{artifact.provider} does not list them", "problems": []}
+def _contained(module: nn.Module, reference: PyTorchModule, component: ComponentSpec, job: Job) -> dict[str, Any]:
+    """What the report has of the weights in the artifact and of the formats it computes in."""
+    if not job.params["contents"]:
+        return {"weights": {"not_compared": "the artifact does not list them", "problems": []}}
+    contents: Contents = load_object(job.params["contents"])(job.inputs["artifact"])
+    _require_formats(contents.formats, job)
     sizes = component.sizes_at("min") | static_sizes(module)
     random = torch.Generator().manual_seed(job.params["verify"]["seed"])
     with Reads() as reads:
         reference(make_case(component, sizes, padding=Padding.none, random=random).inputs)
-    return compare_weights(module, reads.addresses, stored_weights())
+    weights = compare_weights(module, reads.addresses, contents.weights)
+    return {"formats": sorted(contents.formats), "weights": weights}
+
+
+def _require_formats(formats: set[str], job: Job) -> None:
+    """What one layer loses in a coarser format can be less than the rest of the artifact loses in its own."""
+    precision = job.params["precision"]["name"]
+    if others := formats - {precision, *AT_LEAST_FP32}:
+        raise UserError(
+            f"the artifact computes in a format other than {precision} and fp32",
+            where=job.inputs["artifact"],
+            value=", ".join(sorted(others)),
+            remedy="Export it again",
+        )
 
 
 def _require_dynamic(artifact: Runtime, component: ComponentSpec, job: Job) -> None:

@@ -7,7 +7,6 @@ order, the bits of a weight have one sum.
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import permutations
 from typing import Any
 
@@ -33,17 +32,18 @@ class Reads(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@dataclass
 class _Stored:
     """A weight of the artifact; `found` once it is one of the checkpoint's."""
 
-    weight: StoredWeight
-    found: bool = False
+    def __init__(self, weight: StoredWeight) -> None:
+        values = weight.read()
+        self.name, self.read, self.scale, self.found = weight.name, weight.read, weight.scale, False
+        self.dtype, self.elements, self.sum_of_bits = values.dtype, values.numel(), _sum_of_bits(values)
 
     def of(self, original: Tensor) -> Tensor:
         """What a weight of the checkpoint becomes here: scaled as the exporter scaled this one, and rounded."""
-        scaled = original if self.weight.scale == 1 else original * self.weight.scale
-        return scaled.to(self.weight.values.dtype)
+        scaled = original if self.scale == 1 else original * self.scale
+        return scaled.to(self.dtype)
 
 
 def compare_weights(module: nn.Module, addresses: set[int], stored: list[StoredWeight]) -> dict[str, Any]:
@@ -59,8 +59,8 @@ def compare_weights(module: nn.Module, addresses: set[int], stored: list[StoredW
         problems: a line for each that has counterparts of its size, of which none has its values.
     """
     groups: dict[int, list[_Stored]] = defaultdict(list)
-    for weight in stored:
-        groups[weight.values.numel()].append(_Stored(weight))
+    for weight in map(_Stored, stored):
+        groups[weight.elements].append(weight)
     originals = {
         name: tensor.detach().cpu()
         for name, tensor in module.state_dict().items()
@@ -79,10 +79,10 @@ def _find(original: Tensor, candidates: list[_Stored]) -> bool:
     """Mark what has the values of a weight; several may, a weight is stored once for each format it is read in."""
     sums: dict[tuple[torch.dtype, float], int] = {}
     for candidate in candidates:
-        key = (candidate.weight.values.dtype, candidate.weight.scale)
+        key = (candidate.dtype, candidate.scale)
         if key not in sums:
             sums[key] = _sum_of_bits(candidate.of(original))
-        if sums[key] == _sum_of_bits(candidate.weight.values):
+        if sums[key] == candidate.sum_of_bits:
             candidate.found = True
             return True
     return False
@@ -104,7 +104,7 @@ def _problems(module: nn.Module, missing: Mapping[str, Tensor], groups: Mapping[
             fused.found = True
             continue
         # Constants that are no weights have sizes of their own, but for vectors, which have the widths of the model.
-        named = [each for each in unknown if original.dim() > 1 or each.weight.name.startswith(name)]
+        named = [each for each in unknown if original.dim() > 1 or each.name.startswith(name)]
         if named:
             problems[name] = _nearest_difference(original, named)
     return problems
@@ -113,7 +113,7 @@ def _problems(module: nn.Module, missing: Mapping[str, Tensor], groups: Mapping[
 def _nearest_difference(original: Tensor, candidates: list[_Stored]) -> str:
     """A line on the candidate that differs least, in the order of axes in which it differs least."""
     pairs = [
-        (candidate.weight.name, candidate.weight.values.flatten(), candidate.of(original).permute(order).flatten())
+        (candidate.name, candidate.read().flatten(), candidate.of(original).permute(order).flatten())
         for candidate in candidates
         for order in permutations(range(original.dim()))
     ]
@@ -134,8 +134,8 @@ def _factor_of_norm(part: nn.Module) -> Tensor | None:
 
 
 def _is_fused(original: Tensor, candidate: _Stored, factors: list[Tensor]) -> bool:
-    values = candidate.weight.values.float()
-    tolerance = 2 * torch.finfo(candidate.weight.values.dtype).eps
+    values = candidate.read().float()
+    tolerance = 2 * torch.finfo(candidate.dtype).eps
     return any(
         len(factor) == len(original) == len(values)
         and values.numel() == original.numel()

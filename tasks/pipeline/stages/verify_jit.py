@@ -10,13 +10,14 @@ from tasks.plain_data import plain
 from tasks.settings.model_schema import Component
 
 RUNTIME = "tasks.runtimes.torchscript:open_artifact"
+CONTENTS = "tasks.runtimes.torchscript:contents"
 
 
 def step(given: GraphInputs, component: Component, earlier: Earlier) -> Step | None:
     """A method that takes a sequence in chunks is in such a file only, and verified there."""
     if not (export := earlier.get("export_jit")):
         return None
-    compared = verification(given, component, export, stage="verify_jit", runtime=RUNTIME)
+    compared = verification(given, component, export, stage="verify_jit", runtime=RUNTIME, contents=CONTENTS)
     if component.chunked is None:
         return compared
     declared = compared.params["component"] | {"chunked": plain(component.chunked)}

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
 from tasks.errors import UserError, reason
-from tasks.runtimes.base import Dtypes, Shapes, StoredWeight, torch_dtype
+from tasks.runtimes.base import Dtypes, Shapes, torch_dtype
 from tasks.settings.number_formats import BY_NAME, BY_ONNXRUNTIME
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -81,12 +81,6 @@ class OnnxRuntimeSession:
         }
         ends = (*session.get_inputs(), *session.get_outputs())
         self._has_bf16 = any(value.type == BF16.onnxruntime for value in ends)
-
-    def stored_weights(self) -> list[StoredWeight]:
-        """The weights in the file."""
-        from tasks.runtimes.onnxruntime_.stored_weights import stored_weights  # who only runs it need not import onnx
-
-        return stored_weights(self._path)
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         try:

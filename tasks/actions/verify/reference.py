@@ -1,0 +1,115 @@
+"""The original's side of a trial: what an artifact is compared with, and what the artifact's format costs there.
+
+It is computed for all trials before the artifact runs, so that their working memories never add up.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from tasks.actions.inputs.generated import InputCase, with_floats
+from tasks.actions.verify.arithmetic import Widened, rounded
+from tasks.actions.verify.chunked import Outputs, chunked_outputs, whole_output
+from tasks.actions.verify.metrics import Metrics, metrics
+from tasks.actions.verify.timing import timed
+from tasks.errors import UserError, reason
+from tasks.runtimes.base import Dtypes
+from tasks.runtimes.eager import PyTorchModule
+from tasks.settings.component import ComponentSpec
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a trial of an artifact is compared with.
+
+    Attributes:
+        case: its floats are rounded to those of the artifact, in fp32.
+        given: the same as the artifact takes them.
+        outputs: of the original, by name: in float64 for an fp32 artifact, in fp32 for others.
+        cost: of each output, the errors of the original itself in the artifact's format.
+        note: why there is no cost, if there is none.
+        milliseconds: of a call of the original in fp32.
+    """
+
+    case: InputCase
+    given: dict[str, Tensor]
+    outputs: Outputs
+    cost: dict[str, Metrics]
+    note: str
+    milliseconds: float
+
+
+def expected_of(
+    case: InputCase, reference: PyTorchModule, *, component: ComponentSpec, dtype: torch.dtype, dtypes: Dtypes
+) -> Expected:
+    """Run the original on one case.
+
+    Args:
+        dtype: of the artifact's floats.
+        dtypes: of inputs that the artifact takes in one dtype only.
+
+    Raises:
+        UserError: there is not enough memory.
+    """
+    given = with_floats(case.inputs, dtype, dtypes)
+    exact = replace(case, inputs=with_floats(given, torch.float32))
+    original = _Original(exact, reference, component)
+    try:
+        found, milliseconds = timed(lambda: original.forward(torch.float32))
+        own = original.outputs(torch.float32, found)
+        outputs, own, note = _outputs_and_own(original, own, dtype)
+    except RuntimeError as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise _too_large(exact) from error
+    cost = {name: metrics(output, outputs[name], rtol=0, atol=0) for name, output in own.items()}
+    return Expected(exact, given, outputs, cost, note, milliseconds)
+
+
+def _outputs_and_own(original: "_Original", plain: Outputs, dtype: torch.dtype) -> tuple[Outputs, Outputs, str]:
+    """What the artifact is compared with and what its format makes of it, or why that is not known."""
+    expected = plain | original.whole(torch.float32)
+    try:
+        if dtype is not torch.float32:
+            return expected, rounded(lambda: original.outputs(torch.float32), dtype), ""
+        with Widened():
+            return original.outputs(torch.float64) | original.whole(torch.float64), plain, ""
+    except RuntimeError as error:  # a module may insist on its own arithmetic
+        if _is_out_of_memory(error):
+            raise
+        return expected, {}, reason(error)
+
+
+class _Original:
+    """The original module on one case, in the floats it is asked for."""
+
+    def __init__(self, case: InputCase, reference: PyTorchModule, component: ComponentSpec) -> None:
+        self._case, self._reference, self._component = case, reference, component
+
+    def forward(self, floats: torch.dtype) -> tuple[Tensor, ...]:
+        return self._reference(with_floats(self._case.inputs, floats))
+
+    def outputs(self, floats: torch.dtype, forward: tuple[Tensor, ...] | None = None) -> Outputs:
+        """As an artifact is run: at once, and chunk by chunk if it has a method for that."""
+        found = self.forward(floats) if forward is None else forward
+        outputs = dict(zip(self._component.outputs, found, strict=True))
+        return outputs | chunked_outputs(self._case, self._reference, component=self._component, dtype=floats)
+
+    def whole(self, floats: torch.dtype) -> Outputs:
+        """The whole sequence in place of all chunks together."""
+        return whole_output(self._case, self._reference, component=self._component, dtype=floats)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """CUDA has an error of its own; the CPU's allocator raises a bare RuntimeError."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _too_large(case: InputCase) -> UserError:
+    return UserError(
+        "the original module does not fit into the memory at these sizes",
+        where=f"trial {case.number}",
+        value=", ".join(f"{name}={size}" for name, size in case.sizes.items()),
+        remedy="Set verify.max_frames lower",
+    )

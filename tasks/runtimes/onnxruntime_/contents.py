@@ -1,0 +1,83 @@
+"""What an ONNX file contains: its weights as they are stored, and the formats it computes in."""
+
+import json
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import onnx
+import torch
+from google.protobuf.message import DecodeError
+from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, numpy_helper
+from torch import Tensor
+
+from tasks.errors import UserError, reason
+from tasks.runtimes.base import Contents, StoredWeight
+from tasks.settings.number_formats import BY_NAME, BY_ONNX
+
+SCALES = "voxkiln.scales"  # metadata: weight -> what the exporter has multiplied it by
+CHOOSES_FORMAT = {"to", "dtype"}  # attributes of Cast, Random..., EyeLike and others
+
+
+def contents(path: Path) -> Contents:
+    """Initializers and constants; data in a file beside it is read when it is needed.
+
+    Raises:
+        UserError: the file is not an ONNX model.
+    """
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except DecodeError as error:
+        what, remedy = "is not an ONNX file", "Build it again: doit export_onnx"
+        raise UserError(what, where=path, value=reason(error), remedy=remedy) from error
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    scales: dict[str, float] = json.loads(metadata.get(SCALES, "{}"))
+    weights = [
+        StoredWeight(name, partial(_values, tensor, path.parent), scales.get(name) or scales.get(_parent(name), 1.0))
+        for name, tensor in _tensors(model.graph)
+        if _format(tensor.data_type) and any(size > 1 for size in tensor.dims)
+    ]
+    return Contents(weights, {name for type_ in _element_types(model.graph) if (name := _format(type_))})
+
+
+def _tensors(graph: GraphProto) -> Iterator[tuple[str, TensorProto]]:
+    yield from ((tensor.name, tensor) for tensor in graph.initializer)
+    for node in graph.node:
+        if node.op_type == "Constant":
+            yield from ((node.output[0], each.t) for each in node.attribute if each.type == AttributeProto.TENSOR)
+
+
+def _values(tensor: TensorProto, folder: Path) -> Tensor:
+    array = numpy_helper.to_array(tensor, str(folder))
+    if tensor.data_type == BY_NAME["bf16"].onnx:  # numpy has no bfloat16 of its own
+        return torch.from_numpy(array.view("int16").copy()).view(torch.bfloat16)
+    return torch.from_numpy(array.copy())
+
+
+def _parent(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def _format(element_type: int) -> str:
+    """The name of a format of floats; empty for other types."""
+    if known := BY_ONNX.get(element_type):
+        return known.name if known.is_float else ""
+    name: str = TensorProto.DataType.Name(element_type).lower()
+    return name if "float" in name else ""
+
+
+def _element_types(graph: GraphProto) -> Iterator[int]:
+    yield from (tensor.data_type for tensor in graph.initializer)
+    yield from (value.type.tensor_type.elem_type for value in (*graph.input, *graph.value_info, *graph.output))
+    for node in graph.node:
+        yield from _types_in(node)
+
+
+def _types_in(node: NodeProto) -> Iterator[int]:
+    for attribute in node.attribute:
+        if attribute.type == AttributeProto.GRAPH:
+            yield from _element_types(attribute.g)
+        elif attribute.type == AttributeProto.TENSOR:
+            yield attribute.t.data_type
+        elif attribute.type == AttributeProto.INT and attribute.name in CHOOSES_FORMAT:
+            yield attribute.i
