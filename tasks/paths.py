@@ -3,7 +3,6 @@
 The names are those CosyVoice's own loader looks for, so that a folder of artifacts drops into a deployment.
 """
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,21 +63,22 @@ def timing_caches(root: Path) -> Path:
 
 
 def lock_path(root: Path, step: str) -> Path:
-    return state_folder(root) / "locks" / f"{file_safe(step)}.lock"
+    return _of_step(root, "locks", step, ".lock")
 
 
 def request_path(root: Path, step: str) -> Path:
-    return state_folder(root) / "requests" / f"{file_safe(step)}.json"
+    return _of_step(root, "requests", step, ".json")
 
 
 def log_path(root: Path, step: str) -> Path:
-    return state_folder(root) / "logs" / f"{file_safe(step)}.log"
+    return _of_step(root, "logs", step, ".log")
 
 
 def digest_memo(root: Path) -> Path:
     return state_folder(root) / "digests.json"
 
 
-def file_safe(name: str) -> str:
-    """`name` with everything that is not allowed or awkward in a file name made a dash."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name)
+def _of_step(root: Path, kind: str, step: str, suffix: str) -> Path:
+    """A file of one step alone: ``export_onnx:demo/flow.fp32`` -> ``locks/export_onnx/demo/flow.fp32.lock``."""
+    stage, _, name = step.partition(":")
+    return state_folder(root) / kind / stage / f"{name}{suffix}"
