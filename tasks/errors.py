@@ -9,6 +9,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+PROBLEMS_SHOWN = 50
+
 
 class UserError(Exception):
     """Something outside the code is wrong: a file, a setting, the machine.
@@ -39,9 +41,18 @@ class ConfigError(UserError):
     exit_code = 3
 
     def __init__(self, problems: list[str]) -> None:
-        self.problems = problems
-        text = problems[0] if len(problems) == 1 else "\n  ".join([f"{len(problems)} problems:", *problems])
-        Exception.__init__(self, text)
+        self.problems = [one_line(problem) for problem in problems]
+        shown, more = self.problems[:PROBLEMS_SHOWN], len(problems) - PROBLEMS_SHOWN
+        lines = [f"{len(problems)} problems:", *shown, *([f"and {more} more"] if more > 0 else [])]
+        Exception.__init__(self, shown[0] if len(problems) == 1 else "\n  ".join(lines))
+
+
+def one_line(text: str, *, longest: int = 1000) -> str:
+    """Text for one line of a message: what cannot be printed as escapes, and without the middle where it is long."""
+    half = longest // 2
+    if len(text) > longest:
+        text = f"{text[:half]} ... ({len(text) - 2 * half:,} characters) ... {text[-half:]}"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def reason(error: BaseException) -> str:

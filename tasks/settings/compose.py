@@ -1,10 +1,13 @@
 """Settings of one doit command: composed by Hydra, strictly, with every problem reported at once, one line each."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
@@ -12,12 +15,22 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from tasks.errors import ConfigError, did_you_mean, reason
+from tasks.plain_data import plain
 from tasks.settings import schema, validation
+from tasks.settings.declared_types import type_problems
+from tasks.settings.locations import make_absolute
 from tasks.settings.overrides import expand
 
 ROOT = Path(__file__).resolve().parents[2]
 IS_CHECKOUT = (ROOT / "dodo.py").is_file()
 CONF = ROOT / "conf" if IS_CHECKOUT else ROOT / "tasks" / "conf"  # where a wheel has it
+
+Problems = dict[str, str]  # by the word that is to blame, or by themselves
+# Hydra and OmegaConf meet some values with errors of Python itself.
+UNUSABLE = (
+    HydraException, OmegaConfBaseException, ArithmeticError, AssertionError, AttributeError, LookupError,
+    RecursionError, TypeError, ValueError,
+)  # fmt: skip
 
 
 def load(words: Sequence[str], *, workdir: Path) -> list[schema.Config]:
@@ -33,16 +46,20 @@ def load(words: Sequence[str], *, workdir: Path) -> list[schema.Config]:
     OmegaConf.register_new_resolver("project", lambda path: str(ROOT / path), replace=True)
     ConfigStore.instance().store(name="schema", node=schema.Config)
     configs: list[schema.Config] = []
-    combinations, ungrammatical = expand(words)
-    problems = dict.fromkeys(ungrammatical)  # an ordered set: sweeps repeat the same problem
+    combinations, unusable = expand(words)
+    problems = {problem: problem for problem in unusable}
+    _composed.cache_clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        for overrides in combinations:
-            found, config = _load_one(overrides)
-            problems.update(dict.fromkeys(found))
-            if config and not found:
-                configs.append(_with_absolute_paths(config, workdir))
+        for combination in combinations:  # a word that was a problem in one of them need not be tried in the next
+            found, config = _load_one([word for word in combination if word not in problems])
+            if config:
+                in_checkout = IS_CHECKOUT and config.artifacts == schema.Config.artifacts
+                lost = make_absolute(config, workdir=workdir, artifacts=ROOT if in_checkout else workdir)
+                problems |= {problem: problem for problem in lost}
+                configs.append(config)
+            problems |= found
     if problems:
-        raise ConfigError(list(problems))
+        raise ConfigError(list(dict.fromkeys(problems.values())))
     return configs
 
 
@@ -53,53 +70,62 @@ def group_options(group: str) -> list[str]:
 
 def as_yaml(config: schema.Config) -> str:
     """Every setting with its value."""
-    return OmegaConf.to_yaml(OmegaConf.structured(config))
+    return yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True, width=math.inf)
 
 
-def _load_one(overrides: list[str]) -> tuple[list[str], schema.Config | None]:
-    if ignored := {word: why for word in overrides if (why := _without_effect(_key(word)))}:
-        rest, _ = _load_one([word for word in overrides if word not in ignored])
-        return [*(f"{word}: {reason}" for word, reason in ignored.items()), *rest], None
+def _load_one(overrides: list[str]) -> tuple[Problems, schema.Config | None]:
+    if bad := {word: why for word in overrides if (why := _without_effect(word) or _group_problem(word))}:
+        return _load_without(bad, overrides)
     try:
-        composed = compose("config", overrides=overrides)
-    except (HydraException, OmegaConfBaseException) as error:
+        composed = _composed(*overrides)
+    except UNUSABLE as error:
         bad = _problems_one_by_one(overrides)
-        if not bad:  # each word is fine alone: the composition itself fails
-            return [_reason(error)], None
-        good = [word for word in overrides if word not in bad]
-        rest, _ = _load_one(good)
-        return [*bad.values(), *rest], None
+        # where each word is fine alone, the composition itself fails
+        return _load_without(bad, overrides) if bad else ({_reason(error): _reason(error)}, None)
     if unknown := _unknown_keys(composed):
-        rest, _ = _load_one([word for word in overrides if _key(word) not in unknown])
-        return [*unknown.values(), *rest], None
+        return _load_without({w: unknown[_key(w)] for w in overrides if _key(w) in unknown} or unknown, overrides)
     try:
         config = cast(schema.Config, OmegaConf.to_object(composed))
-    except OmegaConfBaseException as error:
-        return [_reason(error)], None
-    return validation.problems(config), config
+    except UNUSABLE as error:
+        return {_reason(error): _reason(error)}, None
+    if mistaken := list(type_problems(config)):
+        return {problem: problem for problem in mistaken}, None
+    return {problem: problem for problem in validation.problems(config)}, config
 
 
-def _without_effect(key: str) -> str:
+@cache
+def _composed(*overrides: str) -> DictConfig:
+    """Remembered within one `load`: the combinations of a sweep share most of what is composed to explain a problem."""
+    return compose("config", overrides=list(overrides))
+
+
+def _load_without(bad: Problems, overrides: list[str]) -> tuple[Problems, None]:
+    """What is wrong with the other words as well."""
+    rest = [word for word in overrides if word not in bad]
+    return bad | (_load_one(rest)[0] if len(rest) < len(overrides) else {}), None
+
+
+def _without_effect(word: str) -> str:
     """Why setting a key that Hydra knows would have no effect; empty where it has one."""
+    key = _key(word)
     if key == "precision.name":
-        return "set by the group; set precision=NAME"
-    return "Hydra's own settings have no effect here" if key.partition(".")[0] == "hydra" else ""
+        return f"{word}: set by the group; set precision=NAME"
+    return f"{word}: Hydra's own settings have no effect here" if key.partition(".")[0] == "hydra" else ""
 
 
-def _problems_one_by_one(overrides: list[str]) -> dict[str, str]:
+def _problems_one_by_one(overrides: list[str]) -> Problems:
     """Compose each override with nothing but the group choices around it, to find every one that fails."""
-    groups = [word for word in overrides if word.partition("=")[0] in _groups()]
-    bad = {word: _group_problem(word) for word in groups if _group_problem(word)}
-    sound = [word for word in groups if word not in bad]
+    groups = [word for word in overrides if _key(word) in _groups()]
     try:
-        known = list(_keys(compose("config", overrides=sound)))
-    except (HydraException, OmegaConfBaseException):
-        return bad  # the groups themselves do not go together; no other word is to blame
+        known = list(_keys(_composed(*groups)))
+    except UNUSABLE:
+        return {}  # the groups themselves do not go together; no other word is to blame
+    bad = {}
     for word in overrides:
         if word not in groups:
             try:
-                compose("config", overrides=[*sound, word])
-            except (HydraException, OmegaConfBaseException) as error:
+                _composed(*groups, word)
+            except UNUSABLE as error:
                 bad[word] = _explained(word, error, known)
     return bad
 
@@ -109,10 +135,10 @@ def _groups() -> list[str]:
 
 
 def _group_problem(word: str) -> str:
-    group, _, choice = word.partition("=")
-    options = group_options(group)
-    if choice in options:
+    group, choice = _key(word), word.partition("=")[2].strip(" '\"")
+    if group not in _groups() or choice in group_options(group):
         return ""
+    options = group_options(group)
     return f"{word}: no such {group}; choose from {', '.join(options)}{did_you_mean(choice, options)}"
 
 
@@ -156,20 +182,3 @@ def _reason(error: BaseException) -> str:
     if not lines:
         return reason(error)
     return f"{key}: {lines[0]}" if key and error.__cause__ is None else lines[0]
-
-
-def _with_absolute_paths(config: schema.Config, workdir: Path) -> schema.Config:
-    in_checkout = IS_CHECKOUT and config.artifacts == schema.Config.artifacts
-    base = ROOT if in_checkout else workdir
-    config.artifacts = str(base / Path(config.artifacts).expanduser())
-    if config.tensorrt.timing_cache is not None:
-        config.tensorrt.timing_cache = str(workdir / Path(config.tensorrt.timing_cache).expanduser())
-    model: Any = config.model
-    if model.dir is not None:
-        model.dir = str(workdir / Path(model.dir).expanduser())
-    model.checkpoints = {
-        part: folder and str(workdir / Path(folder).expanduser()) for part, folder in model.checkpoints.items()
-    }
-    for component in model.components.values():
-        component.recordings = [str(workdir / Path(file).expanduser()) for file in component.recordings]
-    return config

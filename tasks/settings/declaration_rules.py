@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator
 from tasks.errors import did_you_mean
 from tasks.objects import problem_with_object
 from tasks.settings.component import BOUNDED, DTYPES, Dtype, Kind, measured_axes
-from tasks.settings.model_schema import Component, Input, Model
+from tasks.settings.model_schema import Component, Format, Input, Model
 from tasks.settings.number_formats import PRECISIONS
 from tasks.settings.schema import Config
 
+NAME_BYTES = 120  # leaves room for what the names of files have beside a name of the settings
 DOTTED_NAME = re.compile(r"\w+(\.\w+)*")
 RANKS = {Kind.lengths: (1, 1), Kind.mask: (2, None)}  # least and most dimensions of an input
 
@@ -49,9 +50,14 @@ def _name_problems(model: Model) -> Iterator[str]:
         where = f"model.components.{key}.name={component.name}"
         if not DOTTED_NAME.fullmatch(component.name):
             yield f"{where}: must be names of modules with dots between them"
+        elif len(component.name.encode()) > NAME_BYTES:
+            yield f"{where}: has {len(component.name.encode())} bytes; allowed: {NAME_BYTES} or less"
         elif component.name in seen:
             yield f"{where}: also the name of model.components.{seen[component.name]}"
         seen.setdefault(component.name, key)
+    served = [key for key, component in model.components.items() if Format.vllm in component.formats]
+    for key in served[1:]:
+        yield f"model.components.{key}.formats: vllm is also a format of {served[0]}; a model has one such folder"
 
 
 def _object_problems(setting: str, name: str) -> Iterator[str]:

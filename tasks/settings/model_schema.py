@@ -11,6 +11,8 @@ from omegaconf import MISSING
 
 from tasks.settings.component import Kind
 
+LARGEST_SIZE = 2**31 - 1  # of an axis in TensorRT
+
 
 def within(default: Any, **bounds: float) -> Any:
     """A number with its range: `ge`, `gt` (at least, more than), `le`, `lt` (at most, less than)."""
@@ -30,11 +32,11 @@ class Format(StrEnum):
 class Axis:
     """Sizes of one axis. Feeds ONNX dynamic axes, TensorRT profiles and the shapes that verification tries."""
 
-    min: int = MISSING
-    opt: int = MISSING
-    max: int = MISSING
-    multiple_of: int = within(1, ge=1)  # 2 for the batch of classifier-free guidance
-    least: int = within(1, ge=1)  # smallest size that the network can take: its stride
+    min: int = within(MISSING, le=LARGEST_SIZE)
+    opt: int = within(MISSING, le=LARGEST_SIZE)
+    max: int = within(MISSING, le=LARGEST_SIZE)
+    multiple_of: int = within(1, ge=1, le=LARGEST_SIZE)  # 2 for the batch of classifier-free guidance
+    least: int = within(1, ge=1, le=LARGEST_SIZE)  # smallest size that the network can take: its stride
     dynamic: bool = True  # false: fixed at opt in ONNX files, unless onnx.dynamic_batch=true
 
 

@@ -91,9 +91,9 @@ class Average:
 class Train:
     """The demo model's training."""
 
-    max_epoch: int = within(6, ge=1)
+    max_epoch: int = within(6, ge=1, le=10_000)
     steps_per_epoch: int = within(40, ge=1)
-    batch_size: int = within(8, ge=1)
+    batch_size: int = within(8, ge=1, le=4096)
     lr: float = within(1e-3, gt=0)  # reached after warmup_steps, falling as the inverse square root from there
     warmup_steps: int = within(40, ge=1)
     grad_clip: float = within(5.0, gt=0)  # largest norm of the gradient
@@ -129,13 +129,13 @@ class TensorRT:
     mode: Mode = Mode.auto
     profile: dict[str, Any] = field(default_factory=dict)  # axis -> [min, opt, max], instead of model.axes
     profiles: list[dict[str, Any]] = field(default_factory=list)  # several such profiles in one plan
-    workspace_gib: float = within(4.0, gt=0)
+    workspace_gib: float = within(4.0, gt=0, le=1_000_000)
     optimization_level: int = within(3, ge=0, le=5)
     hardware_compatibility: HardwareCompatibility = HardwareCompatibility.none
     version_compatible: bool = False  # loadable by newer TensorRT versions, too
     tf32: bool = False  # fp32 means fp32 unless this is set
     timing_cache: str | None = None  # folder that builds keep their measurements in; by default beside the artifacts
-    concurrency: int = within(1, ge=1)  # execution contexts, each with a stream of its own, in which a loaded plan runs
+    concurrency: int = within(1, ge=1, le=1000)  # execution contexts of a loaded plan, each with a stream of its own
 
 
 @dataclass
@@ -143,7 +143,7 @@ class Verify:
     """How an artifact is compared with the original; conf/verify/<precision>.yaml has the tolerances."""
 
     auto: bool = True  # part of export_all
-    trials: int = within(10, ge=1)
+    trials: int = within(10, ge=1, le=10_000)
     seed: int = within(0, ge=0, le=LARGEST_SEED)
     max_frames: int = within(550, ge=1)  # largest size tried on an axis; beyond the usual one, below the slow ones
     device: Device = Device.auto
@@ -161,9 +161,9 @@ class Verify:
 class Vllm:
     """How the folder for vLLM, bf16 whatever the precision, is compared with the original in fp32."""
 
-    trials: int = within(4, ge=1)
+    trials: int = within(4, ge=1, le=10_000)
     seed: int = within(0, ge=0, le=LARGEST_SEED)
-    max_positions: int = within(200, ge=4)  # text and speech tokens of the longest trial
+    max_positions: int = within(200, ge=4, le=100_000)  # text and speech tokens of the longest trial
     # In fp32 arithmetic, weights rounded on both sides: only the order of additions may differ.
     min_exact_snr_db: float = 80.0
     # As served: a rounding to bf16's 8 bits is noise 56 dB below the signal, and those of all layers add up.

@@ -3,12 +3,12 @@
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import Field, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from tasks.plain_data import plain
 from tasks.settings.component import AxisSpec
-from tasks.settings.declaration_rules import component_problems
+from tasks.settings.declaration_rules import NAME_BYTES, component_problems
 from tasks.settings.model_schema import Axis, Format
 from tasks.settings.onnx_exporters import OPSETS, obstacle
 from tasks.settings.schema import Config, Exporter, Mode
@@ -21,6 +21,7 @@ LIMITS: dict[str, tuple[Callable[[float, float], bool], str]] = {
     "le": (lambda value, limit: value <= limit, "{} or less"),
     "lt": (lambda value, limit: value < limit, "less than {}"),
 }
+NO_LIMITS: Mapping[str, float] = {}
 
 
 def problems(config: Config) -> list[str]:
@@ -33,34 +34,47 @@ def problems(config: Config) -> list[str]:
 
 def _model_problems(config: Config) -> Iterator[str]:
     model = config.model
-    if not FOLDER_NAME.fullmatch(model.name):
-        rule = "letters, digits, _, - and ., of which the last two are not in front"
-        yield f"model.name={model.name}: must be a folder name: {rule}"
+    yield from _name_problems("model.name", model.name)
+    for part in model.parts:
+        yield from _name_problems(f"model.parts.{part}", part)
     for part in model.checkpoints.keys() - model.parts.keys():
         yield f"model.checkpoints.{part}: no such part; the model has {', '.join(model.parts)}"
 
 
-def range_problems(settings: Any, path: str = "") -> Iterator[str]:
+def _name_problems(setting: str, name: str) -> Iterator[str]:
+    if not FOLDER_NAME.fullmatch(name):
+        rule = "letters, digits, _, - and ., of which the last two are not in front"
+        yield f"{setting}={name}: must be a folder name: {rule}"
+    elif len(name.encode()) > NAME_BYTES:
+        yield f"{setting}={name}: has {len(name.encode())} bytes; allowed: {NAME_BYTES} or less"
+
+
+def range_problems(settings: Any, path: str = "", limits: Mapping[str, float] = NO_LIMITS) -> Iterator[str]:
     """The numbers outside the ranges that the schema has beside their defaults; no float may be infinite or NaN."""
-    if isinstance(settings, Mapping):
-        for key, value in settings.items():
-            yield from range_problems(value, f"{path}{key}.")
-    elif is_dataclass(settings):
-        for each in fields(settings):
-            value = getattr(settings, each.name)
-            if isinstance(value, int | float) and not isinstance(value, bool) and not _is_within(value, each):
-                yield f"{path}{each.name}={value}: out of range; allowed: {_allowed(each)}"
-            else:
-                yield from range_problems(value, f"{path}{each.name}.")
+    if isinstance(settings, bool):
+        return
+    if isinstance(settings, int | float) and not _is_within(settings, limits):
+        yield f"{path}={settings}: out of range; allowed: {_allowed(limits)}"
+    for name, value, own in _entries(settings):
+        yield from range_problems(value, f"{path}{name}" if name.startswith("[") else f"{path}.{name}".lstrip("."), own)
 
 
-def _is_within(value: float, declared: "Field[Any]") -> bool:
+def _entries(settings: Any) -> Iterator[tuple[str, Any, Mapping[str, float]]]:
+    """What is in a setting: name, value, limits."""
+    if is_dataclass(settings):
+        yield from ((each.name, getattr(settings, each.name), each.metadata) for each in fields(settings))
+    elif isinstance(settings, Mapping):
+        yield from ((str(key), value, NO_LIMITS) for key, value in settings.items())
+    elif isinstance(settings, list):
+        yield from ((f"[{index}]", value, NO_LIMITS) for index, value in enumerate(settings))
+
+
+def _is_within(value: float, limits: Mapping[str, float]) -> bool:
     finite = isinstance(value, int) or math.isfinite(value)
-    return finite and all(LIMITS[name][0](value, limit) for name, limit in declared.metadata.items())
+    return finite and all(LIMITS[name][0](value, limit) for name, limit in limits.items())
 
 
-def _allowed(declared: "Field[Any]") -> str:
-    limits = dict(declared.metadata)
+def _allowed(limits: Mapping[str, float]) -> str:
     if {"ge", "le"} <= limits.keys():
         return f"{limits['ge']} to {limits['le']}"
     return " and ".join(LIMITS[name][1].format(limit) for name, limit in limits.items()) or "any finite number"

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tasks.errors import ConfigError
-from tasks.settings.compose import ROOT, load
+from tasks.settings.compose import ROOT, as_yaml, load
 from tasks.settings.schema import Config
 
 HERE = Path("/somewhere")
@@ -41,6 +42,47 @@ def test_relative_paths_start_where_the_command_was_typed() -> None:
     assert config.model.dir == "/somewhere/models/cv2"
     assert config.artifacts == "/somewhere/out"
     assert config.model.checkpoints["flow"] == "/data/flow"
+
+
+TYPED = (
+    "2025_12_03", "3.10", "1e3", "0x10", "yes", "True", "nan", "None", "a~b", "-1", "模型/粤语-v2",
+    "CosyVoice2-0.5B (1)", "a#b", "user@lab", "my models/ft", "it's", 'a "b"', "back\\slash\\", "a$b", "a:b", "lr=1e-4",
+    "\udcff",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("typed", [*TYPED, " x ", "lr=1e-4,bs=8", "[a]", "{a: b}", "range(0,9)", "a,'b'"])
+def test_text_is_what_was_typed(typed: str) -> None:
+    words = (f"artifacts=./{typed}", f"model.config={typed}", f"model.checkpoints.flow=/data/{typed}")
+    config = one("model=cosyvoice2", f"model.dir={typed}", *words)
+    assert config.model.dir == str(HERE / typed)
+    assert config.artifacts == str(HERE / typed)
+    assert config.model.config == typed
+    assert config.model.checkpoints["flow"] == f"/data/{typed}"
+
+
+def test_texts_in_a_list_are_what_was_typed() -> None:
+    config = one("model=cosyvoice2", f"model.components.flow_encoder.recordings=[{','.join(TYPED)}]")
+    assert config.model.components["flow_encoder"].recordings == [str(HERE / item) for item in TYPED]
+
+
+@pytest.mark.parametrize("name", ["2025_12_03", "3.10", "1e3", "0x10", "yes", "null", "粤语"])
+def test_a_name_is_no_number_alone_and_in_a_mapping(name: str) -> None:
+    assert one(f"model.name={name}").model.name == name
+    assert one(f"model.components.flow_encoder={{name: {name}}}").model.components["flow_encoder"].name == name
+
+
+def test_quotes_that_were_typed_are_those_of_hydras_grammar() -> None:
+    assert one("model.name='3.10'").model.name == one('model.name="3.10"').model.name == "3.10"
+    assert one("model=cosyvoice2", "model.dir='null'").model.dir == "/somewhere/null"
+    assert one("model=cosyvoice2", "model.dir=null").model.dir is None
+
+
+def test_settings_are_printed_so_that_they_can_be_read_again() -> None:
+    config = one("model=cosyvoice2", "model.name=3.10", "model.dir=粤语 ${artifacts}\\${x}")
+    printed = yaml.safe_load(as_yaml(config))["model"]
+    assert printed["name"] == "3.10"
+    assert printed["dir"] == f"/somewhere/粤语 {Config.artifacts}${{x}}"
 
 
 def test_artifacts_go_into_the_project_unless_set_otherwise() -> None:
@@ -81,6 +123,26 @@ def test_an_unknown_model_is_refused_with_the_known_ones() -> None:
         ("verify.atol=inf", "verify.atol=inf: out of range; allowed: 0 or more"),
         ("verify.min_snr_db=-inf", "verify.min_snr_db=-inf: out of range; allowed: any finite number"),
         ("verify.seed=99999999999999999999", "verify.seed=99999999999999999999: out of range"),
+        ("vllm.min_cosine=nan", "vllm.min_cosine=nan: out of range; allowed: -1 to 1"),
+        ("++model.components.flow_encoder.options.x=nan", "options.x=nan: out of range; allowed: any finite number"),
+        ("model.axes.frames.max=9999999999", "model.axes.frames.max=9999999999: out of range"),
+        ("model=null", "model=null: no such model; choose from"),
+        ("model={a: 1}", "no such model; choose from"),
+        ("~model", "~model: no such model; choose from"),
+        ("onnx=null", "onnx"),
+        ("onnx=17", "onnx"),
+        ("model.components.flow_encoder.chunked={x: 1}", "model.components.flow_encoder.chunked"),
+        ("onnx.keep_fp32=Soft max", "onnx.keep_fp32=Soft max: needs a list: 'onnx.keep_fp32=[Soft max]'"),
+        (
+            "artifacts=~nosuchuser/x",
+            "there is no user nosuchuser; for a folder of this name: artifacts=./~",
+        ),
+        ("artifacts=", "artifacts: is empty; name a file or folder"),
+        (f"artifacts={'a' * 300}", "File name too long"),
+        (f"model.name={'a' * 300}", "has 300 bytes; allowed: 120 or less"),
+        (f"artifacts={'/a' * 3000}", "File name too long"),
+        ("artifacts=${nope}", "nope"),
+        (f"onnx.exporter={'a' * 100_000}", "longer than 20,000 characters"),
         ("hydra.run.dir=x", "Hydra's own settings have no effect here"),
         (
             "tensorrt.profile.tokens=[4,5,6]",
@@ -93,6 +155,16 @@ def test_a_value_that_cannot_be_used_is_named(word: str, part: str) -> None:
     (problem,) = problems(word)
     assert part in problem
     assert "\n" not in problem
+
+
+def test_text_in_the_place_of_a_mapping_is_refused() -> None:
+    (problem,) = problems("++model.components.new=${artifacts}")
+    assert problem.startswith("model.components.new=artifacts: needs a mapping with name, part, loader")
+
+
+def test_a_model_has_one_folder_for_vllm() -> None:
+    (problem,) = problems("model=cosyvoice2", "model.components.hift.formats=[vllm]")
+    assert problem == "model.components.hift.formats: vllm is also a format of llm; a model has one such folder"
 
 
 def test_all_problems_are_listed_at_once_each_in_one_line() -> None:

@@ -70,7 +70,7 @@ def spec_of(key: str, *words: str) -> ComponentSpec:
         (f"{ENCODER}.recorder=tasks.models.demo.data:record", f"{ENCODER}.recorder", "has no record"),
         ("model.training.data=tasks.models.demo.data", "model.training.data", "module:function"),
         (f"{ENCODER}.inputs.xs.kind=recorded", f"{XS}.kind=recorded", f"{ENCODER}.recordings"),
-        ("model.axes.frames.multiple_of=0", "model.axes.frames.multiple_of=0", "1 or more"),
+        ("model.axes.frames.multiple_of=0", "model.axes.frames.multiple_of=0", "1 to 2147483647"),
     ],
 )
 def test_what_is_wrong_with_a_declaration_is_named_while_composing(word: str, setting: str, also: str) -> None:

@@ -1,0 +1,69 @@
+"""The files and folders that settings name: made absolute, and refused where the system cannot look them up."""
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from tasks.settings.schema import Config
+
+NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}  # told by what needs the file
+
+NAME_BYTES = 255  # of one name in a path, on every usual file system
+
+
+def make_absolute(config: Config, *, workdir: Path, artifacts: Path) -> list[str]:
+    """Let all paths of a configuration start from `workdir`, those of artifacts from `artifacts`.
+
+    Returns:
+        A problem, in one line, for each name that no file can have here.
+    """
+    model, problems = config.model, list[str]()
+
+    def absolute(setting: str, name: str, folder: Path = workdir) -> str:
+        expanded = os.path.expanduser(name)  # noqa: PTH111 - a Path forgets that the name began with ./
+        if expanded.startswith("~"):
+            user = expanded[1:].partition("/")[0]
+            problems.append(f"{setting}={name}: there is no user {user}; for a folder of this name: {setting}=./{name}")
+        problems.extend(_problems(setting, name, folder / expanded))
+        return str(folder / expanded)
+
+    config.artifacts = absolute("artifacts", config.artifacts, artifacts)
+    if config.tensorrt.timing_cache is not None:
+        config.tensorrt.timing_cache = absolute("tensorrt.timing_cache", config.tensorrt.timing_cache)
+    if model.dir is not None:
+        model.dir = absolute("model.dir", model.dir)
+    for part, folder in model.checkpoints.items():
+        if folder is not None:
+            model.checkpoints[part] = absolute(f"model.checkpoints.{part}", folder)
+    for key, component in model.components.items():
+        where = f"model.components.{key}.recordings"
+        component.recordings = [absolute(f"{where}[{n}]", file) for n, file in enumerate(component.recordings)]
+    for setting, file in _files_of_the_folder(config):
+        problems.extend(_problems(setting, file, Path(model.dir or "") / file))
+    return problems
+
+
+def _files_of_the_folder(config: Config) -> Iterator[tuple[str, str]]:
+    yield "model.config", config.model.config
+    for part, file in config.model.parts.items():
+        yield f"model.parts.{part}", file
+    for key, component in config.model.components.items():
+        for name, file in component.files.items():
+            yield f"model.components.{key}.files.{name}", file
+
+
+def _problems(setting: str, name: str, path: Path) -> Iterator[str]:
+    if not name:
+        yield f"{setting}: is empty; name a file or folder"
+    try:
+        if any(len(os.fsencode(part)) > NAME_BYTES for part in path.parts):
+            raise OSError(
+                errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG)
+            )  # also where the folders are not there yet
+        path.stat()
+    except OSError as error:
+        if error.errno not in NOT_THERE:
+            yield f"{setting}={name}: {error.strerror}"
+    except ValueError as error:  # it cannot be written in the system's encoding
+        yield f"{setting}={name}: {error}"
