@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from tasks.errors import did_you_mean
 from tasks.objects import problem_with_object
@@ -77,15 +78,25 @@ def _chunked_problems(where: str, component: Component) -> Iterator[str]:
         yield f"{where}.chunked.axis={chunked.axis}: not in the shape of {chunked.pieces}"
 
 
+def malformed_shapes(config: Config) -> Iterator[str]:
+    """One line for each entry of a shape that is neither a number nor a name; the other checks need these."""
+    for key, component in config.model.components.items():
+        for place, shape in _shapes(component):
+            for size in shape:
+                if isinstance(size, bool) or not isinstance(size, int | str) or (isinstance(size, int) and size < 1):
+                    yield f"model.components.{key}.{place}: {size} is neither a size nor the name of one"
+
+
+def _shapes(component: Component) -> Iterator[tuple[str, list[Any]]]:
+    yield from ((f"inputs.{name}.shape", declared.shape) for name, declared in component.inputs.items())
+    yield from ((f"outputs.{name}", shape) for name, shape in component.outputs.items())
+
+
 def _size_problems(where: str, component: Component, config: Config) -> Iterator[str]:
     known = {*config.model.axes, *component.named_sizes}
-    shapes = {f"inputs.{name}.shape": declared.shape for name, declared in component.inputs.items()}
-    shapes |= {f"outputs.{name}": shape for name, shape in component.outputs.items()}
-    for place, shape in shapes.items():
+    for place, shape in _shapes(component):
         for size in shape:
-            if isinstance(size, bool) or not isinstance(size, int | str) or (isinstance(size, int) and size < 1):
-                yield f"{where}.{place}: {size} is neither a size nor the name of one"
-            elif isinstance(size, str) and size not in known:
+            if isinstance(size, str) and size not in known:
                 axes = ", ".join(config.model.axes)
                 yield f"{where}.{place}: no axis {size} in model.axes ({axes}), and not among {where}.named_sizes"
 

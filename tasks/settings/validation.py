@@ -8,7 +8,7 @@ from typing import Any
 
 from tasks.plain_data import plain
 from tasks.settings.component import AxisSpec
-from tasks.settings.declaration_rules import NAME_BYTES, component_problems
+from tasks.settings.declaration_rules import NAME_BYTES, component_problems, malformed_shapes
 from tasks.settings.model_schema import Axis, Format
 from tasks.settings.onnx_exporters import OPSETS, obstacle
 from tasks.settings.schema import Config, Exporter, Mode
@@ -29,7 +29,7 @@ def problems(config: Config) -> list[str]:
     checks = (
         _model_problems, _axis_problems, _profile_problems, range_problems, _opset_problems, component_problems,
     )  # fmt: skip
-    return [problem for check in checks for problem in check(config)]
+    return list(malformed_shapes(config)) or [problem for check in checks for problem in check(config)]
 
 
 def _model_problems(config: Config) -> Iterator[str]:

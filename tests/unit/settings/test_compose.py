@@ -132,6 +132,8 @@ def test_an_unknown_model_is_refused_with_the_known_ones() -> None:
         ("onnx=null", "onnx"),
         ("onnx=17", "onnx"),
         ("model.components.flow_encoder.chunked={x: 1}", "model.components.flow_encoder.chunked"),
+        ("model.components.flow_encoder.inputs.xs.shape=[a,[b,[c]]]", "model.components.flow_encoder.inputs.xs.shape"),
+        ("++model.components.flow_encoder.inputs.xs.shape=[a,null]", "model.components.flow_encoder.inputs.xs.shape"),
         ("onnx.keep_fp32=Soft max", "onnx.keep_fp32=Soft max: needs a list: 'onnx.keep_fp32=[Soft max]'"),
         (
             "artifacts=~nosuchuser/x",
