@@ -1,5 +1,6 @@
 """Progress of long work: a tqdm bar on a terminal, a plain line now and then in a log."""
 
+import io
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
@@ -16,6 +17,13 @@ def use(output: TextIO) -> None:
     """Show progress on `output` from now on instead of on standard error."""
     global _output  # noqa: PLW0603  one terminal per process
     _output = output
+
+
+def print_anything(*streams: TextIO) -> None:
+    """Let streams print as escapes what their encoding does not know, instead of failing."""
+    for stream in streams:
+        if isinstance(stream, io.TextIOWrapper):  # what tests put in their place takes everything
+            stream.reconfigure(errors="backslashreplace")
 
 
 def output() -> TextIO:

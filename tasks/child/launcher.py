@@ -93,7 +93,8 @@ def _die_with_parent() -> None:
 
 
 def _redirect_to_log(request: Request) -> None:
-    terminal = os.fdopen(os.dup(2), "w", buffering=1)
+    progress.print_anything(sys.stdout, sys.stderr)
+    terminal = os.fdopen(os.dup(2), "w", buffering=1, encoding=sys.stderr.encoding, errors="backslashreplace")
     progress.use(terminal)
     request.log.parent.mkdir(parents=True, exist_ok=True)
     log = os.open(request.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)

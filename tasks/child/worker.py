@@ -34,6 +34,7 @@ MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024  # unit of ru_maxrss
 
 def main(arguments: list[str]) -> int:
     """Execute the request in the file named on the command line; exit code 0, 1 (the user can fix it) or 2 (bug)."""
+    progress.print_anything(sys.stdout, sys.stderr)
     outcome = execute(Request.read(Path(arguments[0])))
     text = outcome.message or f"{outcome.status} in {outcome.seconds:.1f} s"
     print(text, file=sys.stdout if outcome.ok else sys.stderr)

@@ -18,6 +18,7 @@ from tasks.pipeline.graph_inputs import GraphInputs
 from tasks.pipeline.stage import Group, names
 from tasks.pipeline.stages.table import STAGES
 from tasks.pipeline.step import Step
+from tasks.progress import print_anything
 from tasks.settings import compose
 from tasks.settings.overrides import command_line_words
 from tasks.settings.schema import Config
@@ -48,6 +49,7 @@ class Workflow:
             InvalidDodoFile: doit's own error, which it prints without a traceback and turns into exit code 3.
         """
         _quiet_interrupts()
+        print_anything(sys.stdout, sys.stderr)
         try:
             configs = compose.load(command_line_words(), workdir=Path(get_initial_workdir() or Path.cwd()))
             input_files.check_read(configs)

@@ -86,7 +86,7 @@ def _missing(path: Path, role: str, step: Step) -> str:
 def _family_of(folder: Path) -> str:
     """The known model whose YAML lies in `folder`, or an empty string."""
     for path in sorted((CONF / "model").glob("*.yaml")):
-        declared: Mapping[str, Any] = yaml.safe_load(path.read_text())
+        declared: Mapping[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
         if (folder / declared.get("config", "")).is_file():
             return path.stem
     return ""

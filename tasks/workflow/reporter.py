@@ -12,6 +12,7 @@ from doit.task import Task
 
 from tasks.child.outcome import Outcome
 from tasks.pipeline.step import Step
+from tasks.progress import print_anything
 from tasks.workflow.step_status import status_of
 
 WORDS = {"build": "built", "reuse": "reused", "fresh": "fresh", "skip": "skipped", "FAIL": "failed"}
@@ -27,6 +28,7 @@ class Reporter:
     on_end: Callable[[], None]  # called after the last step
 
     def __init__(self, outstream: TextIO, options: dict[str, Any]) -> None:
+        print_anything(outstream)  # it may be a file: doit run -o FILE
         self._out = outstream
         self._count: Counter[str] = Counter()
         self._started = time.monotonic()

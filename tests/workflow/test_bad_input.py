@@ -103,6 +103,18 @@ def test_axis_sizes_in_the_wrong_order() -> None:
     assert all(part in caught.value.problems[0] for part in ("model.axes.frames", "900", "500", "100"))
 
 
+@pytest.mark.parametrize("words", [["average"], ["run", "-o", "FILE", "average"]])
+def test_a_terminal_or_file_that_is_not_utf_8_gets_escapes(project: Project, words: list[str], tmp_path: Path) -> None:
+    project.environment |= {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    file = tmp_path / "file"
+    result = project.doit(*(str(file) if word == "FILE" else word for word in words), "model.name=粤语")
+    assert result.code == 0, result.out + result.err
+    if "FILE" in words:
+        assert "average:粤语/flow" in file.read_text(encoding="utf-8")
+    else:
+        assert "average:\\u7ca4\\u8bed/flow" in result.out
+
+
 def test_a_truncated_checkpoint(project: Project, model: Path) -> None:
     path = model / "flow.pt"
     path.write_bytes(path.read_bytes()[:5000])
