@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 from tasks import progress
 from tasks.child.outcome import Outcome
 from tasks.child.request import Request
+from tasks.child.sockets import forget_sockets, keep_sockets_in
 
 INTERRUPT_PATIENCE_SECONDS = 10.0  # for a child to clean up after itself
 
@@ -33,8 +34,9 @@ def run_in_child(file: Path) -> Outcome:
         KeyboardInterrupt: after the child has ended and what it had half-written is removed.
     """
     request = Request.read(file)
-    ours, theirs = _context().Pipe(duplex=False)
-    child = _context().Process(target=_child, args=(str(file), theirs), name=request.job.step)  # type: ignore[attr-defined]
+    context = _context(request.memo.parent)
+    ours, theirs = context.Pipe(duplex=False)
+    child = context.Process(target=_child, args=(str(file), theirs), name=request.job.step)  # type: ignore[attr-defined]
     child.start()
     theirs.close()
     try:
@@ -58,9 +60,11 @@ def run_in_child(file: Path) -> Outcome:
 
 
 @cache
-def _context() -> BaseContext:
+def _context(state: Path) -> BaseContext:
+    """How children are started; a server's socket is kept in `state`."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
+    keep_sockets_in(state)
     # Threads that spin while they wait take the cores from each other: on a busy machine ten times as slow.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     context = multiprocessing.get_context("forkserver")
@@ -72,6 +76,7 @@ def _child(file: str, answer: Connection) -> None:
     """Entry of the child: library output goes to the log, progress to the terminal, the outcome up the pipe."""
     from tasks.child.worker import execute  # what a parent with nothing to do need not import
 
+    forget_sockets()
     request = Request.read(Path(file))
     signal.signal(signal.SIGTERM, _exit)
     threading.Thread(target=_die_with_parent, daemon=True).start()

@@ -48,7 +48,6 @@ class Workflow:
         Raises:
             InvalidDodoFile: doit's own error, which it prints without a traceback and turns into exit code 3.
         """
-        _quiet_interrupts()
         print_anything(sys.stdout, sys.stderr)
         try:
             configs = compose.load(command_line_words(), workdir=Path(get_initial_workdir() or Path.cwd()))
@@ -189,16 +188,3 @@ def _documented(creator: Callable[[], Any], summary: str) -> Callable[[], Any]:
 
     create.__doc__ = summary
     return create
-
-
-def _quiet_interrupts() -> None:
-    """Ctrl-C is a decision, not a bug: no traceback for it. doit lets it through to the interpreter."""
-    previous = sys.excepthook
-
-    def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-        if issubclass(kind, KeyboardInterrupt):
-            print("\ninterrupted; finished steps are kept, the same command continues", file=sys.stderr)
-        else:
-            previous(kind, error, trace)
-
-    sys.excepthook = hook
