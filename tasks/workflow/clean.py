@@ -1,27 +1,55 @@
 """Removes what a step has made: `doit clean`."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from tasks.errors import UserError
 from tasks.freshness.receipt import Receipt
-from tasks.paths import failed_report
+from tasks.paths import failed_report, lock_path
 from tasks.pipeline.step import Step
 
 
-def clean(step: Step, dryrun: bool) -> None:
+def refuse_beside_a_run(steps: Sequence[Step], root: Path) -> None:
+    """Nothing is removed from under a run.
+
+    Raises:
+        UserError: a step is being built.
+    """
+    from filelock import FileLock, Timeout  # what a run with nothing to do need not import
+
+    for step in steps:
+        if (lock := lock_path(root, step.task)).is_file():
+            try:
+                with FileLock(lock, timeout=0):
+                    pass
+            except Timeout:
+                what, remedy = "another run is building this step", "Clean again when that run has ended"
+                raise UserError(f"{what}; nothing was removed", where=step.task, remedy=remedy) from None
+
+
+def clean(step: Step, root: Path, dryrun: bool) -> None:
     """doit's clean: what the step has made, its receipt, and folders that are empty then."""
+    from filelock import FileLock
+
+    lock = lock_path(root, step.task)
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock):  # a run that begins now waits until all of it is gone
+        for path in _made(step):
+            if path.exists():
+                print(f"{step.task}: removing {path}")
+                if not dryrun:
+                    path.unlink()
+        if not dryrun:
+            _remove_empty_folders(step)
+
+
+def _remove_empty_folders(step: Step) -> None:
     folder = step.receipt.parent
-    for path in _made(step):
-        if path.exists():
-            print(f"{step.task}: removing {path}")
-            if not dryrun:
-                path.unlink()
-    if not dryrun:
-        shutil.rmtree(folder / ".partial", ignore_errors=True)
-        for emptied in (step.folder, folder):
-            if emptied and emptied.is_dir() and not any(emptied.iterdir()):
-                emptied.rmdir()
+    shutil.rmtree(folder / ".partial", ignore_errors=True)
+    for emptied in (step.folder, folder):
+        if emptied and emptied.is_dir() and not any(emptied.iterdir()):
+            emptied.rmdir()
 
 
 def _made(step: Step) -> Iterator[Path]:

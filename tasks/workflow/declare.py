@@ -1,5 +1,6 @@
 """The workflow as doit tasks: settings -> steps -> task dictionaries, with receipts deciding what is fresh."""
 
+import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -22,9 +23,9 @@ from tasks.progress import print_anything
 from tasks.settings import compose
 from tasks.settings.overrides import command_line_words
 from tasks.settings.schema import Config
-from tasks.workflow import doctor, input_files
-from tasks.workflow.clean import clean
-from tasks.workflow.doit_freshness import ContentChecker, UpToDate, readable_or_removed
+from tasks.workflow import artifacts_folder, doctor, input_files
+from tasks.workflow.clean import clean, refuse_beside_a_run
+from tasks.workflow.doit_freshness import ContentChecker, UpToDate
 from tasks.workflow.execute import execute, refuse_skipped
 from tasks.workflow.machine_facts import machine_facts
 from tasks.workflow.reporter import Reporter
@@ -53,8 +54,10 @@ class Workflow:
             configs = compose.load(command_line_words(), workdir=Path(get_initial_workdir() or Path.cwd()))
             input_files.check_read(configs)
             root = Path(configs[0].artifacts)
-            _make_state_folder(root)
+            artifacts_folder.prepare(root)
             steps = merge([build(_graph_inputs(one), STAGES) for one in configs])
+            if "clean" in artifacts_folder.words():
+                refuse_beside_a_run(steps, root)
             input_files.check_inputs(steps)
             return cls(configs, [_error_if_named(step) for step in steps], Digests(paths.digest_memo(root)))
         except UserError as error:
@@ -64,10 +67,9 @@ class Workflow:
         """doit's own settings. Its database is only a cache: the receipts decide."""
         return {
             "default_tasks": ["export_all"],
-            "dep_file": str(readable_or_removed(paths.state_folder(self.root) / "doit.json")),
-            "backend": "json",
+            **artifacts_folder.database(self.root),
             "check_file_uptodate": partial(ContentChecker, self.digests),
-            "reporter": type("Reporter", (Reporter,), {"on_end": staticmethod(self.digests.save)}),
+            "reporter": type("Reporter", (Reporter,), {"on_end": staticmethod(self._remember_digests)}),
             "par_type": "thread",  # the threads only wait for child processes
             "verbosity": 2,
         }
@@ -113,6 +115,10 @@ class Workflow:
         for line in doctor.report([status.step for status in self.statuses], self.digests):
             print(line)
 
+    def _remember_digests(self) -> None:
+        with contextlib.suppress(OSError):  # where only reading is possible; it costs time and nothing else
+            self.digests.save()
+
     def _groups_of_export_all(self) -> list[Group]:
         verified = any(one.verify.auto for one in self.configs)
         return [Group.export, Group.verify] if verified else [Group.export]
@@ -132,7 +138,12 @@ class Workflow:
 
     def _task(self, status: StepStatus) -> dict[str, Any]:
         step = status.step
-        task = {"name": step.name, "doc": _described(step), "meta": {"status": status}, "clean": [(clean, [step])]}
+        task = {
+            "name": step.name,
+            "doc": _described(step),
+            "meta": {"status": status},
+            "clean": [(clean, [step, self.root])],
+        }
         if step.skip:
             return task | {"actions": [(refuse_skipped, [step])]}
         return task | {
@@ -154,18 +165,6 @@ def _error_if_named(step: Step) -> Step:
     if step.skip and step.skip.error_if_named and step.task in sys.argv[1:]:
         return replace(step, skip=replace(step.skip, error_if_selected=True))
     return step
-
-
-def _make_state_folder(root: Path) -> None:
-    try:
-        paths.state_folder(root).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            "cannot write artifacts there",
-            where=root,
-            value=error.strerror,
-            remedy="Fix the permissions, or write elsewhere: artifacts=DIR",
-        ) from None
 
 
 def _described(step: Step) -> str:

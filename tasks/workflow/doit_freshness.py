@@ -40,7 +40,10 @@ class ContentChecker(FileChangedChecker):  # type: ignore[misc]
         return self._digests.of_file(Path(file_path)) != state
 
     def get_state(self, dep: str, current_state: str | None) -> str | None:
-        digest = self._digests.of_file(Path(dep))
+        try:
+            digest = self._digests.of_file(Path(dep))
+        except OSError:  # removed just now: doit then knows nothing of it
+            return None
         return None if digest == current_state else digest
 
 

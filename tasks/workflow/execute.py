@@ -1,6 +1,7 @@
 """doit's action of every step: reuse what its receipt shows, or build it in a child process."""
 
 import argparse
+import contextlib
 import os
 import shlex
 import sys
@@ -38,14 +39,23 @@ def execute(status: StepStatus, root: Path, digests: Digests) -> BaseFail | None
     _request(decision, root, always=always).write(file)
     outcome = status.outcome = run_in_child(file)
     for name, output in outcome.outputs.items():
-        digests.adopt(step.receipt.parent / name, output.sha256, modified_ns=output.modified_ns)
-    if input_digests(step, digests) != decision.ingredients.inputs:
-        return TaskFailed("an input changed while the step was running; run again to build from the new one")
+        with contextlib.suppress(OSError):  # removed again already
+            digests.adopt(step.receipt.parent / name, output.sha256, modified_ns=output.modified_ns)
+    if changed := _changed_inputs(decision, digests):
+        return TaskFailed(f"an input {changed} while the step was running; run again to build from what is there then")
     if outcome.ok:
         return None
     again = f"To run only this step again: {shlex.join([sys.executable, '-m', 'tasks.child.worker', str(file)])}"
     failure = TaskFailed if outcome.status == "failed" else TaskError
     return failure(f"{outcome.message.rstrip()}\n{again}")
+
+
+def _changed_inputs(decision: Decision, digests: Digests) -> str:
+    """What has happened to the inputs since a decision; empty if nothing has."""
+    removed = [path for path in decision.step.inputs.values() if not path.exists()]
+    if removed:
+        return f"was removed or renamed ({removed[0]})"
+    return "changed" if input_digests(decision.step, digests) != decision.ingredients.inputs else ""
 
 
 def refuse_skipped(step: Step) -> BaseFail | None:

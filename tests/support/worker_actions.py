@@ -24,6 +24,19 @@ def write_with_side_file(job: Job) -> dict[str, Any]:
     return write(job)
 
 
+def lose_the_input(job: Job) -> dict[str, Any]:
+    """Write, then do to the input what `event` names, before the step has ended."""
+    found = write(job)
+    (source,) = job.inputs.values()
+    if job.params["event"] == "remove":
+        source.unlink()
+    elif job.params["event"] == "rename_its_folder":
+        source.parent.rename(source.parent.with_name("renamed"))
+    else:
+        source.write_text("other ")
+    return found
+
+
 def write_nothing(job: Job) -> dict[str, Any]:
     return {}
 

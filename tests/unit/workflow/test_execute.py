@@ -92,3 +92,22 @@ def test_a_skipped_step_fails_only_where_it_was_asked_for(tmp_path: Path, select
     skip = Skip("no GPU", "add one", error_if_selected=selected)
     step = Step("write", "one", "a:run", {}, {"out": tmp_path / "x"}, {}, skip=skip)
     assert (refuse_skipped(step) is not None) == selected
+
+
+@pytest.mark.parametrize(
+    ("event", "part"), [("remove", "was removed or renamed"), ("rename_its_folder", "was removed"), ("edit", "changed")]
+)
+def test_an_input_that_is_lost_while_its_step_runs_is_reported_as_one_that_changed(
+    tmp_path: Path, event: str, part: str
+) -> None:
+    source, digests = tmp_path / "model" / "in.txt", Digests(tmp_path / "memo.json")
+    source.parent.mkdir()
+    source.write_text("input ")
+    action = "tests.support.worker_actions:lose_the_input"
+    status = StepStatus(Step("write", "x", action, {"in": source}, {"out": tmp_path / "a" / "x"}, {"event": event}))
+    assert not UpToDate(status, digests)()
+    failure = execute(status, tmp_path, digests)
+    assert failure is not None
+    assert failure.get_msg().startswith(f"an input {part}")
+    assert "Traceback" not in failure.get_msg()
+    assert ContentChecker(digests).get_state(str(source), None) is None or event == "edit"
