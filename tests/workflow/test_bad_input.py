@@ -16,6 +16,7 @@ from tasks.models.cosyvoice.folder import load_component
 from tasks.settings.compose import load
 from tests.support.folders import component
 from tests.support.project import GOLDEN, HANGS_AFTER_SECONDS, ROOT, Project
+from tests.support.read_only import read_only
 
 USER_ERROR, CRASH, CONFIGURATION = 1, 2, 3
 EXPORTS = ("export_jit", "export_onnx")
@@ -86,6 +87,21 @@ def test_an_output_folder_that_cannot_be_written(project: Project, artifacts: st
     (tmp_path / "file").touch()
     text = message(project, f"artifacts={artifacts.replace('FILE', str(tmp_path / 'file'))}", code=CONFIGURATION)
     assert "artifacts=DIR" in text
+
+
+def test_commands_that_only_read_work_where_artifacts_cannot_be_written(project: Project, tmp_path: Path) -> None:
+    """Others name the reason in one line."""
+    assert project.doit("average").code == 0
+    with read_only(tmp_path / "artifacts"):
+        for command in ("list", "why", "settings", "doctor"):
+            result = project.doit(command)
+            assert result.code == 0, result.out + result.err
+            assert result.out
+        for command in ("forget", "clean", "export_jit"):
+            result = project.doit(command)
+            assert result.code == CONFIGURATION, result.out + result.err
+            assert len(result.err.splitlines()) == 1
+            assert "artifacts=DIR" in result.err
 
 
 @pytest.mark.parametrize("opset", [7, 99])
