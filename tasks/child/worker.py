@@ -95,7 +95,13 @@ def _build(request: Request) -> Outcome:
         Receipt(request.job.step, ingredients, listed, results, execution).write(request.receipt)
     finally:
         request.clear_workdir()
-    return Outcome("built", seconds=execution["seconds"], peak_memory=execution["peak_memory"], outputs=outputs)
+    return Outcome(
+        "built",
+        seconds=execution["seconds"],
+        peak_memory=execution["peak_memory"],
+        outputs=outputs,
+        left_out=results.get("left_out", []),
+    )
 
 
 def _act(request: Request) -> tuple[dict[str, Any], Ingredients]:

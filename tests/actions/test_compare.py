@@ -198,16 +198,16 @@ def test_recorded_inputs_are_tried_after_the_made_up_ones(artifact):
     assert (facts["trials"], facts["recorded"], report["left_out"]) == (8, 2, [])
 
 
-def test_a_recorded_call_that_does_not_fit_is_named_in_the_report(artifact):
+def test_a_recorded_call_that_does_not_fit_is_named_in_the_results_and_in_the_report(artifact):
     calls = {
         "fits": recorded("est_L30_head0_full"),
         "single": {k: v[:1] for k, v in recorded("est_L4_full_full").items()},
     }
     job = with_recordings(verify_job(COMPONENT, artifact), calls)
-    assert run(job)["recorded"] == 1
-    assert json.loads(job.outputs["report"].read_text())["left_out"] == [
-        "calls.pt: single: batch=1, the artifact takes 2"
-    ]
+    facts = run(job)
+    assert facts["recorded"] == 1
+    assert facts["left_out"] == ["calls.pt: single: batch=1, the artifact takes 2"]
+    assert json.loads(job.outputs["report"].read_text())["left_out"] == facts["left_out"]
 
 
 def test_a_failure_that_only_a_recorded_call_shows_names_the_call(tmp_path):

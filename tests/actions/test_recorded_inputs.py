@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from tasks.actions.inputs.recorded import recorded_cases
-from tasks.models.loading.checkpoint_file import save_checkpoint
 from tasks.settings.component import ComponentSpec
 from tests.support.errors import error_of
 
@@ -25,7 +24,7 @@ def call(frames, *, batch=2):
 
 
 def file_of(folder, tensors, *, name="real.pt"):
-    save_checkpoint(tensors, folder / name)
+    torch.save(tensors, folder / name)
     return folder / name
 
 
@@ -83,7 +82,18 @@ def test_a_call_that_does_not_fit_is_left_out_with_the_reason(tmp_path, given, f
     assert tried(file_of(tmp_path, given), fixed=fixed) == ([], [f"real.pt: {reason}"])
 
 
+@pytest.mark.parametrize("streaming", [False, torch.tensor(False)])
+def test_an_argument_that_is_no_tensor_is_compared_with_the_option_that_the_artifact_fixes(tmp_path, streaming):
+    path = file_of(tmp_path, call(10) | {"streaming": streaming, "cache": None})
+    trials, _ = tried(path, component=COMPONENT | {"options": {"streaming": False}})
+    assert len(trials) == 1
+    error = error_of(lambda: tried(path, component=COMPONENT | {"options": {"streaming": True}}))
+    assert str(error.value) == "real.pt has streaming=False, small is exported with streaming=True"
+
+
 BROKEN = {
+    "an argument that is no option": (call(10) | {"streaming": True}, "neither an input nor an option"),
+    "no tensor": (call(10) | {"t": 0.5}, "t is no dense tensor"),
     "mask": ({k: v for k, v in call(10).items() if k != "mask"}, "has no mask"),
     "x is": (call(10) | {"x": torch.randn(2, 4, 10)}, "x is [2, 4, 10], declared ['batch', 3, 'frames']"),
     "frames of the mask": (call(10) | {"mask": torch.ones(2, 1, 9)}, "mask is [2, 1, 9]"),

@@ -1,17 +1,20 @@
 """Cases of recorded inputs: files of tensors named ``INPUT``, or ``CALL/INPUT`` for several calls in one file.
 
-A call longer than the artifact takes is cut; one that still does not fit is left out, with the reason.
+A call longer than the artifact takes is cut; one that still does not fit is left out, with the reason. Arguments that
+are no tensors must be what the component's options fix.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from tasks.actions.inputs.generated import InputCase, dtype_of
-from tasks.errors import UserError
+from tasks.errors import UserError, one_line
 from tasks.job import RECORDED
-from tasks.models.loading.checkpoint_file import open_checkpoint
+from tasks.models.loading.checkpoint_file import open_dict
 from tasks.runtimes.base import Shapes
 from tasks.settings.component import ComponentSpec, Kind
 
@@ -25,7 +28,8 @@ def recorded_cases(
         fixed: sizes that the artifact fixes, see Runtime.shapes.
 
     Raises:
-        UserError: a file is not readable, lacks an input, or holds one of another shape or with NaN or Inf.
+        UserError: a file is not readable, lacks an input, has one of another shape or with NaN or Inf, or was recorded
+            with other options.
     """
     files = [path for role, path in inputs.items() if role.startswith(RECORDED)]
     calls = [
@@ -44,25 +48,46 @@ def recorded_cases(
     return cases, left_out
 
 
-def _calls(path: Path) -> list[tuple[str, dict[str, Tensor]]]:
-    calls: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in open_checkpoint(path).items():
-        call, _, name = key.rpartition("/")
-        calls.setdefault(call, {})[name] = tensor
+def _calls(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    calls: dict[str, dict[str, Any]] = {}
+    for key, value in open_dict(path).items():
+        call, _, name = str(key).rpartition("/")
+        calls.setdefault(call, {})[name] = value
     return list(calls.items())
 
 
-def _declared(given: Mapping[str, Tensor], component: ComponentSpec, *, where: Path, call: str) -> dict[str, Tensor]:
+def _declared(given: Mapping[str, Any], component: ComponentSpec, *, where: Path, call: str) -> dict[str, Tensor]:
     """The component's inputs in its order: floats in fp32, integers as declared, all finite."""
-    missing = [name for name in component.inputs if name not in given]
+    missing = [name for name in component.inputs if given.get(name) is None]
     if missing:
         raise _unusable(where, f"{call} has no {', '.join(missing)}", f"Record all of {', '.join(component.inputs)}")
+    for name, value in given.items():
+        if name not in component.inputs:
+            _require_option(name, value, component, where=where, call=call)
     tensors = {}
     for name, declared in component.inputs.items():
+        if not isinstance(given[name], Tensor) or given[name].layout != torch.strided:
+            raise _unusable(where, f"{call}: {name} is no dense tensor", "Record again")
         tensors[name] = given[name].to(dtype_of(declared))
         if not tensors[name].isfinite().all():
             raise _unusable(where, f"{call}: {name} has NaN or Inf", "Record again")
     return tensors
+
+
+def _require_option(name: str, value: Any, component: ComponentSpec, *, where: Path, call: str) -> None:
+    """An argument beside the inputs is a constant in the artifact; further tensors, such as outputs, do not matter."""
+    if isinstance(value, Tensor) and not (name in component.options and value.numel() == 1):
+        return
+    value = value.item() if isinstance(value, Tensor) else value
+    shown = f"{name}={one_line(repr(value), longest=100)}"
+    if name in component.options and value != component.options[name]:
+        fixed = f"{component.name} is exported with {name}={component.options[name]}"
+        remedy = f"Export it with options.{shown}, or record with {name}={component.options[name]}"
+        raise _unusable(where, f"{call} has {shown}, {fixed}", remedy)
+    if name not in component.options and value is not None:
+        options = ", ".join(component.options) or "none"
+        remedy = f"Leave it out, or set it in the options of {component.name} (there is {options})"
+        raise _unusable(where, f"{call} has {shown}, which is neither an input nor an option", remedy)
 
 
 def _sizes(tensors: Mapping[str, Tensor], component: ComponentSpec, *, where: Path, call: str) -> dict[str, int]:

@@ -53,6 +53,7 @@ def run(job: Job) -> dict[str, Any]:
     return {
         "provider": engine.provider,
         "profiles": [worst | found for worst, found in zip(facts, measured, strict=True)],
+        "left_out": [line for line in facts[0]["left_out"] if all(line in other["left_out"] for other in facts)],
     }
 
 

@@ -26,9 +26,7 @@ def open_checkpoint(path: Path) -> dict[str, Tensor]:
         UserError: the file is missing, truncated or not a checkpoint; it contains Python objects, or anything but
             named dense tensors.
     """
-    content = _load(path)
-    if not isinstance(content, dict):
-        raise UserError("not a dict of tensors", where=path, value=type(content).__name__, remedy="Save a state_dict")
+    content = open_dict(path)
     tensors = {name: value for name, value in content.items() if name not in TRAINING_STATE}
     for name, value in tensors.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
@@ -46,6 +44,18 @@ def open_checkpoint(path: Path) -> dict[str, Tensor]:
                 remedy="Save dense floating-point weights",
             )
     return tensors
+
+
+def open_dict(path: Path) -> dict[Any, Any]:
+    """The plain data of a file that is a dict; tensors are memory-mapped.
+
+    Raises:
+        UserError: the file is missing, truncated or something else.
+    """
+    content = _load(path)
+    if not isinstance(content, dict):
+        raise UserError("not a dict of tensors", where=path, value=type(content).__name__, remedy="Save a state_dict")
+    return content
 
 
 def save_checkpoint(tensors: Mapping[str, Tensor | int], path: Path) -> None:
