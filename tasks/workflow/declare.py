@@ -12,7 +12,7 @@ from doit import get_initial_workdir
 from doit.exceptions import BaseFail, InvalidDodoFile, TaskFailed
 
 from tasks import paths
-from tasks.errors import UserError
+from tasks.errors import ConfigError, UserError
 from tasks.freshness.digests import Digests
 from tasks.pipeline.graph import build, merge
 from tasks.pipeline.graph_inputs import GraphInputs
@@ -30,6 +30,7 @@ from tasks.workflow.execute import execute, refuse_skipped
 from tasks.workflow.machine_facts import machine_facts
 from tasks.workflow.reporter import Reporter
 from tasks.workflow.step_status import StepStatus
+from tasks.workflow.unused_settings import unused_settings
 from tasks.workflow.why import explain, matches
 
 
@@ -51,11 +52,15 @@ class Workflow:
         """
         print_anything(sys.stdout, sys.stderr)
         try:
-            configs = compose.load(command_line_words(), workdir=Path(get_initial_workdir() or Path.cwd()))
+            words = command_line_words()
+            configs = compose.load(words, workdir=Path(get_initial_workdir() or Path.cwd()))
             input_files.check_read(configs)
             root = Path(configs[0].artifacts)
             artifacts_folder.prepare(root)
-            steps = merge([build(_graph_inputs(one), STAGES) for one in configs])
+            graphs = [_graph_inputs(one) for one in configs]
+            steps = merge([build(one, STAGES) for one in graphs])
+            if unused := unused_settings(words, graphs, STAGES):
+                raise ConfigError(unused)
             if "clean" in artifacts_folder.words():
                 refuse_beside_a_run(steps, root)
             input_files.check_inputs(steps)

@@ -91,7 +91,6 @@ CASES = [
     setting("onnx.constant_folding=false", makes_stale={ONNX}),
     setting("onnx.dynamic_batch=true", "model.axes.batch.max=8", makes_stale=OF_ONNX),
     setting("onnx.external_data=always", makes_stale={ONNX}),
-    setting("onnx.keep_fp32=[Softmax]", makes_stale=NOTHING),  # nothing is fp16 here
     setting("verify.trials=3", makes_stale=VERIFIED),
     setting("verify.seed=1", makes_stale=VERIFIED),
     setting("verify.max_frames=50", makes_stale=VERIFIED),
@@ -101,7 +100,6 @@ CASES = [
     setting("model.axes.frames.max=2000", makes_stale=OF_ONNX),
     setting("model.axes.tokens.max=1000", makes_stale={VERIFY_JIT}),
     setting("model.components.flow_decoder_estimator.options.streaming=true", makes_stale=OF_ONNX),
-    setting("train.lr=0.1", makes_stale=NOTHING),
     setting("tensorrt.workspace_gib=8", makes_stale=NOTHING),
     setting("tensorrt.mode=off", makes_stale=NOTHING),
     setting("tensorrt.profile.frames=[4,100,200]", makes_stale={PREFLIGHT}),

@@ -1,0 +1,76 @@
+"""Finds the settings that were typed and change no step: nothing that is asked for may be dropped in silence.
+
+A setting has an effect if another value of it would give other steps.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from copy import deepcopy
+from dataclasses import is_dataclass, replace
+from enum import Enum
+from typing import Any
+
+from tasks.errors import UserError
+from tasks.pipeline.graph import build
+from tasks.pipeline.graph_inputs import GraphInputs
+from tasks.pipeline.stage import Stage
+from tasks.settings.schema import Config
+
+OF_GROUPS = ("verify.auto",)  # decide which steps a command runs
+BREAKS = (UserError, AttributeError, LookupError, TypeError, ValueError)  # a value that does not fit has an effect
+
+
+def unused_settings(words: Iterable[str], graphs: Sequence[GraphInputs], stages: Sequence[Stage]) -> list[str]:
+    """A problem, in one line, for each of the words that changes no step of any configuration."""
+    keys = dict.fromkeys(word.lstrip("+~").partition("=")[0] for word in words)
+    models = ", ".join(dict.fromkeys(given.config.model.name for given in graphs))
+    return [
+        f"{key}: has no effect on {models} in {_precisions(graphs)}; leave it out"
+        for key in keys
+        if key not in OF_GROUPS and not any(_has_effect(key, given, stages) for given in graphs)
+    ]
+
+
+def _precisions(graphs: Sequence[GraphInputs]) -> str:
+    return ", ".join(dict.fromkeys(given.config.precision.name for given in graphs))
+
+
+def _has_effect(key: str, given: GraphInputs, stages: Sequence[Stage]) -> bool:
+    others = list(_with_other_values(given.config, key.split(".")))
+    steps = build(given, stages) if others else []
+    try:
+        return not others or any(build(replace(given, config=other), stages) != steps for other in others)
+    except BREAKS:
+        return True
+
+
+def _with_other_values(config: Config, path: Sequence[str]) -> Iterator[Config]:
+    """Copies of a configuration with another value of one setting; none where no other value is known."""
+    value = _at(config, path)
+    for other in _others(value):
+        copy = deepcopy(config)
+        holder, name = _at(copy, path[:-1]), path[-1]
+        if isinstance(holder, dict):
+            holder[name] = other
+        else:
+            setattr(holder, name, other)
+        yield copy
+
+
+def _at(settings: Any, path: Sequence[str]) -> Any:
+    for name in path:
+        settings = settings.get(name) if isinstance(settings, dict) else getattr(settings, name, None)
+    return settings
+
+
+def _others(value: Any) -> list[Any]:
+    if value is None or is_dataclass(value):
+        return []
+    if isinstance(value, Enum):
+        return [other for other in type(value) if other is not value]
+    if isinstance(value, bool):
+        return [not value]
+    if isinstance(value, int | float):
+        return [value + 1]
+    if isinstance(value, str):
+        return [f"{value}x"]
+    return [type(value)()] if value else []  # lists and mappings
