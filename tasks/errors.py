@@ -7,13 +7,23 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
+from reprlib import Repr
 from typing import Any
 
-PROBLEMS_SHOWN = 50
+# What a message quotes comes from the user's files, where a name can be a million characters long.
+MAX_QUOTED = 2000  # characters of each part of a message: ten names with their shapes fit
+MAX_NAME = 200
+MAX_PROBLEMS = 50
+
+_REPR = Repr()
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = MAX_NAME
+_REPR.maxlist = _REPR.maxtuple = _REPR.maxset = _REPR.maxfrozenset = _REPR.maxdict = 20
 
 
 class UserError(Exception):
     """Something outside the code is wrong: a file, a setting, the machine.
+
+    Each part of the message is shortened to MAX_QUOTED characters; the attributes keep the whole.
 
     Args:
         what: the problem in one clause, without a final full stop.
@@ -29,10 +39,11 @@ class UserError(Exception):
         super().__init__(self._text())
 
     def _text(self) -> str:
-        head = f"{self.where}: {self.what}" if self.where else self.what
+        what, where, remedy = shortened(self.what), shortened(self.where), shortened(self.remedy)
+        head = f"{where}: {what}" if where else what
         if self.value is not None:
-            head += f" (got {self.value if isinstance(self.value, str) else repr(self.value)})"
-        return f"{head}. {self.remedy}." if self.remedy else f"{head}."
+            head += f" (got {shortened(self.value if isinstance(self.value, str) else _repr(self.value))})"
+        return f"{head}. {remedy}." if remedy else f"{head}."
 
 
 class ConfigError(UserError):
@@ -41,23 +52,38 @@ class ConfigError(UserError):
     exit_code = 3
 
     def __init__(self, problems: list[str]) -> None:
-        self.problems = [one_line(problem) for problem in problems]
-        shown, more = self.problems[:PROBLEMS_SHOWN], len(problems) - PROBLEMS_SHOWN
-        lines = [f"{len(problems)} problems:", *shown, *([f"and {more} more"] if more > 0 else [])]
-        Exception.__init__(self, shown[0] if len(problems) == 1 else "\n  ".join(lines))
+        self.problems = problems
+        lines = [shortened(problem) for problem in problems[:MAX_PROBLEMS]]
+        if len(problems) > MAX_PROBLEMS:
+            lines.append(f"and {len(problems) - MAX_PROBLEMS} more")
+        text = lines[0] if len(problems) == 1 else "\n  ".join([f"{len(problems)} problems:", *lines])
+        Exception.__init__(self, text)
 
 
-def one_line(text: str, *, longest: int = 1000) -> str:
-    """Text for one line of a message: what cannot be printed as escapes, and without the middle where it is long."""
-    half = longest // 2
-    if len(text) > longest:
-        text = f"{text[:half]} ... ({len(text) - 2 * half:,} characters) ... {text[-half:]}"
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+def shortened(text: str, most: int = MAX_QUOTED) -> str:
+    """`text` fit for a terminal: the middle is left out beyond `most` characters; control characters are escaped."""
+    if len(text) > most:
+        half = most // 2
+        text = f"{text[:half]}[{len(text) - 2 * half} characters left out]{text[-half:]}"
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
+def shortened_name(name: object) -> str:
+    """A name among others in a list, so that one long one leaves room for the rest."""
+    return shortened(str(name), MAX_NAME)
 
 
 def reason(error: BaseException) -> str:
-    """The first line of an exception's message; the name of its class if it has none."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    """The first line of an exception's message, shortened; the name of its class if it has none."""
+    first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return shortened(first, MAX_QUOTED // 4)
+
+
+def _repr(value: object) -> str:
+    try:
+        return _REPR.repr(value)
+    except ValueError:  # Python does not print integers of more than 4300 digits
+        return type(value).__name__
 
 
 def did_you_mean(value: str, known: Iterable[str]) -> str:

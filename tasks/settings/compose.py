@@ -59,7 +59,8 @@ def load(words: Sequence[str], *, workdir: Path) -> list[schema.Config]:
                 configs.append(config)
             problems |= found
     if problems:
-        raise ConfigError(list(dict.fromkeys(problems.values())))
+        lines = (problem.replace("\n", "\\n") for problem in problems.values())
+        raise ConfigError(list(dict.fromkeys(lines)))
     return configs
 
 

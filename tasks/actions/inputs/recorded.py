@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tasks.actions.inputs.generated import InputCase, dtype_of
-from tasks.errors import UserError, one_line
+from tasks.errors import UserError, shortened
 from tasks.job import RECORDED
 from tasks.models.loading.checkpoint_file import open_dict
 from tasks.runtimes.base import Shapes
@@ -79,7 +79,7 @@ def _require_option(name: str, value: Any, component: ComponentSpec, *, where: P
     if isinstance(value, Tensor) and not (name in component.options and value.numel() == 1):
         return
     value = value.item() if isinstance(value, Tensor) else value
-    shown = f"{name}={one_line(repr(value), longest=100)}"
+    shown = f"{name}={shortened(repr(value), 100)}"
     if name in component.options and value != component.options[name]:
         fixed = f"{component.name} is exported with {name}={component.options[name]}"
         remedy = f"Export it with options.{shown}, or record with {name}={component.options[name]}"

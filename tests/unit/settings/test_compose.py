@@ -145,6 +145,7 @@ def test_an_unknown_model_is_refused_with_the_known_ones() -> None:
         (f"artifacts={'/a' * 3000}", "File name too long"),
         ("artifacts=${nope}", "nope"),
         (f"onnx.exporter={'a' * 100_000}", "longer than 20,000 characters"),
+        ("model.name=a\nb", "model.name=a\\nb: must be a folder name"),
         ("hydra.run.dir=x", "Hydra's own settings have no effect here"),
         (
             "tensorrt.profile.tokens=[4,5,6]",
