@@ -21,6 +21,7 @@ from tasks.actions.export_onnx.simplify import simplify
 from tasks.actions.export_onnx.trace import trace
 from tasks.actions.export_onnx.write import declare, provenance, write
 from tasks.actions.inputs.generated import Padding, make_case, static_sizes
+from tasks.actions.options import require_effective_options
 from tasks.actions.original import load_original
 from tasks.job import Job
 from tasks.settings.component import ComponentSpec
@@ -35,8 +36,8 @@ def run(job: Job) -> dict[str, Any]:
         onnx: opset, exporter, constant_folding, simplify, dynamic_batch, keep_fp32, external_data.
 
     Raises:
-        UserError: an opset or a module that the exporter cannot export; a file that is not as requested;
-            a graph that the precision cannot hold; whatever the loader raises.
+        UserError: an option without an effect; an opset or a module that the exporter cannot export; a file that is
+            not as requested; a graph that the precision cannot hold; whatever the loader raises.
     """
     component = ComponentSpec.from_params(job.params["component"])
     settings, precision = job.params["onnx"], job.params["precision"]["name"]
@@ -64,6 +65,7 @@ def _traced(job: Job, component: ComponentSpec) -> tuple[ir.Model, dict[str, flo
     settings = job.params["onnx"]
     module: nn.Module = load_original(job, component)
     module.requires_grad_(False)
+    require_effective_options(module, component)
     samples = _samples(component, module)
     model = trace(module, component=component, settings=settings)
     del module
