@@ -1,25 +1,19 @@
-"""Reads the sidecars that training writes next to its checkpoints and chooses which checkpoints to average.
-
-A sidecar is `NAME.yaml` beside `NAME.pt`. Some contain pickled Python objects under YAML tags: tags are ignored.
-"""
+"""Finds the checkpoints of a training folder by their sidecars and chooses which of them to average."""
 
 import math
-import re
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from tasks.errors import UserError
+from tasks.errors import UserError, python_command, shortened_name
+from tasks.sidecar import integer_of, loss_of, read_sidecar
 
 NOT_SIDECARS = ("train", "init", ".")  # hidden files are the file system's or an editor's
 NAMED_AT_MOST = 10
-MAX_DEPTH = 100
-
-# A base loader turns every node into str, list or dict, whatever its tag says.
-_Loader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+WEIGHTS = (".pt", ".safetensors")
+CONVERTER = "zero_to_fp32.py"  # which DeepSpeed puts beside its files
 
 
 @dataclass(frozen=True)
@@ -32,7 +26,8 @@ class Checkpoint:
         sidecar: the `.yaml` file.
         epoch: epoch it was saved in, from 0.
         step: optimizer steps taken until then.
-        loss: validation loss; None where the sidecar has none.
+        loss: validation loss, NaN where it is not a number; None where the sidecar has none.
+        written_loss: as the sidecar has it.
     """
 
     name: str
@@ -41,11 +36,17 @@ class Checkpoint:
     epoch: int
     step: int
     loss: float | None
+    written_loss: str = ""
 
     @property
     def diverged(self) -> bool:
-        """Whether its validation loss is NaN or infinite; such a checkpoint is never chosen."""
+        """Whether its validation loss is not a finite number; such a checkpoint is never chosen."""
         return self.loss is not None and not math.isfinite(self.loss)
+
+    @property
+    def why_left_out(self) -> str:
+        """Its name and its loss."""
+        return f"{shortened_name(self.name)} (validation loss {self.written_loss})"
 
 
 def survey(folder: Path) -> list[Checkpoint]:
@@ -59,7 +60,7 @@ def survey(folder: Path) -> list[Checkpoint]:
     """
     if not folder.is_dir():
         raise UserError("no such folder of checkpoints", where=folder, remedy="Name a folder that training has written")
-    found = gather({path.name: path for path in folder.iterdir() if path.is_file()})
+    found = gather({path.name: path for path in folder.iterdir() if not path.is_dir()})
     if not found:
         raise UserError(
             "no checkpoint with a sidecar in this folder",
@@ -79,18 +80,12 @@ def gather(files: Mapping[str, Path]) -> list[Checkpoint]:
         UserError: a sidecar that is not YAML, lacks its `.pt`, or contains a value of the wrong type.
     """
     sidecars = sorted(n for n in files if n.endswith(".yaml") and not n.startswith(NOT_SIDECARS))
-    read = {name: _mapping(files[name], alone=_weights_name(name) not in files) for name in sidecars}
-    orphans = [n for n in sidecars if _weights_name(n) not in files and read[n].keys() & {"epoch", "loss_dict"}]
+    weights = {name: _weights_of(name, files) for name in sidecars}
+    read = {name: read_sidecar(files[name], alone=weights[name] is None) for name in sidecars}
+    orphans = [n for n in sidecars if weights[n] is None and read[n].keys() & {"epoch", "loss_dict"}]
     if orphans:
-        # Passing over them would silently average something worse than what the sidecars rank best.
-        raise UserError(
-            "sidecar without its weights file",
-            where=files[orphans[0]].parent,
-            value=", ".join(orphans[:NAMED_AT_MOST]),
-            remedy="Put the .pt of the same name back, or delete the sidecar",
-        )
-    paired = [n for n in sidecars if _weights_name(n) in files]
-    return [_checkpoint(files[_weights_name(n)], sidecar=files[n], facts=read[n]) for n in paired]
+        raise _orphaned(orphans, files[orphans[0]].parent)
+    return [_checkpoint(file, sidecar=files[n], facts=read[n]) for n, file in weights.items() if file]
 
 
 def select(checkpoints: Iterable[Checkpoint], *, num: int, val_best: bool) -> list[Checkpoint]:
@@ -111,77 +106,69 @@ def select(checkpoints: Iterable[Checkpoint], *, num: int, val_best: bool) -> li
     return sorted(usable, key=lambda c: (c.epoch, c.step, c.name), reverse=True)[:num]
 
 
-def _weights_name(sidecar: str) -> str:
-    return sidecar.removesuffix(".yaml") + ".pt"
-
-
-def _mapping(sidecar: Path, *, alone: bool) -> dict[str, Any]:
-    try:
-        with sidecar.open("rb") as file:
-            text = file.read()
-        _require_shallow(text)
-        content = yaml.load(text, Loader=_Loader)
-    except (OSError, yaml.YAMLError, UnicodeError) as error:
-        reason = " ".join(str(error).split())
-        raise _bad(sidecar, "cannot be read as YAML", reason) from error
-    if not isinstance(content, dict) and alone:
-        return {}  # notes, a list: no training wrote it
-    if not isinstance(content, dict):
-        raise _bad(sidecar, "is not a YAML mapping", type(content).__name__)
-    return content
-
-
-def _require_shallow(text: bytes) -> None:
-    """The C loader recurses without a limit: some ten thousand nested brackets would crash the process."""
-    depth = 0
-    for event in yaml.parse(text, Loader=_Loader):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > MAX_DEPTH:
-            raise yaml.YAMLError(f"nested deeper than {MAX_DEPTH}")
+def _weights_of(sidecar: str, files: Mapping[str, Path]) -> Path | None:
+    names = (sidecar.removesuffix(".yaml") + ending for ending in WEIGHTS)
+    return next((files[name] for name in names if name in files), None)
 
 
 def _checkpoint(weights: Path, *, sidecar: Path, facts: dict[str, Any]) -> Checkpoint:
+    loss, written = loss_of(facts, sidecar)
     return Checkpoint(
         name=sidecar.name.removesuffix(".yaml"),
         weights=weights,
         sidecar=sidecar,
-        epoch=_integer(facts, "epoch", sidecar),
-        step=_integer(facts, "step", sidecar),
-        loss=_loss(facts, sidecar),
+        epoch=integer_of(facts, "epoch", sidecar),
+        step=integer_of(facts, "step", sidecar),
+        loss=loss,
+        written_loss=written,
     )
 
 
-def _integer(facts: dict[str, Any], key: str, sidecar: Path) -> int:
-    try:
-        return int(facts[key])
-    except KeyError:
-        raise _bad(sidecar, f"has no '{key}'", None) from None
-    except (TypeError, ValueError):
-        raise _bad(sidecar, f"'{key}' is not an integer", facts[key]) from None
+def _orphaned(sidecars: list[str], folder: Path) -> UserError:
+    """Sidecars without weights: passing over them would silently average something worse than what ranks best."""
+    stems = [name.removesuffix(".yaml") for name in sidecars]
+    value = ", ".join(shortened_name(name) for name in sidecars[:NAMED_AT_MOST])
+    engines = [stem for stem in stems if _is_deepspeed(folder / stem)]
+    if engines:
+        return UserError(
+            "checkpoints are folders of the DeepSpeed engine, not files of weights",
+            where=folder,
+            value=", ".join(f"{shortened_name(name)}/" for name in engines[:NAMED_AT_MOST]),
+            remedy=f"Convert each, then average: {_conversion(folder, engines[0])}",
+        )
+    return UserError(
+        "sidecar without its weights file",
+        where=folder,
+        value=value,
+        remedy="Put the .pt of the same name back, or delete the sidecar",
+    )
 
 
-def _loss(facts: dict[str, Any], sidecar: Path) -> float | None:
-    losses = facts.get("loss_dict", {})
-    if not isinstance(losses, dict):
-        raise _bad(sidecar, "'loss_dict' is not a mapping", losses)
-    if "loss" not in losses:
-        return None
-    try:
-        return float(re.sub(r"\.(nan|inf)$", r"\1", losses["loss"], flags=re.IGNORECASE))  # YAML's .nan is Python's nan
-    except (TypeError, ValueError):
-        raise _bad(sidecar, "'loss_dict.loss' is not a number", losses["loss"]) from None
+def _is_deepspeed(folder: Path) -> bool:
+    return (folder / CONVERTER).is_file() or any(folder.glob("*mp_rank_*_model_states.pt"))
 
 
-def _bad(sidecar: Path, what: str, value: object) -> UserError:
-    return UserError(what, where=sidecar, value=value, remedy="Restore the sidecar that training wrote, or delete it")
+def _conversion(folder: Path, name: str) -> str:
+    """A command that makes NAME.pt. The engine's converter reads the optimizer's shards, which not every run saves."""
+    states, target = folder / name / "mp_rank_00_model_states.pt", str(folder / f"{name}.pt")
+    if states.is_file() and not any((folder / name).glob("*optim_states.pt")):
+        loaded = f"torch.load({str(states)!r}, map_location='cpu')['module']"
+        command = python_command(f"import torch; torch.save({loaded}, {target!r})")
+        return f"{command} ({CONVERTER} inside needs the shards of the optimizer, which are not there)"
+    return shlex.join(["python", str(folder / name / CONVERTER), str(folder), target, "-t", name])
 
 
 def _too_few(every: list[Checkpoint], *, usable: int, num: int) -> UserError:
     left_out = len(every) - usable
     return UserError(
         f"too few checkpoints to average: {num} asked for, {usable} found"
-        + (f" and {left_out} more without a finite validation loss" if left_out else ""),
+        + (f" and {left_out} more without a finite validation loss{_listed(every)}" if left_out else ""),
         where=every[0].weights.parent if every else "",
         value=f"average.num={num}",
         remedy=f"Lower average.num to {usable} or train further" if usable else "Train first",
     )
+
+
+def _listed(every: list[Checkpoint]) -> str:
+    names = [one.why_left_out for one in every if one.diverged]
+    return f": {', '.join(names[:NAMED_AT_MOST])}" if names else ""

@@ -3,6 +3,7 @@
 Anything else is a bug and keeps its traceback.
 """
 
+import shlex
 from collections.abc import Iterable
 from difflib import get_close_matches
 from importlib import import_module
@@ -84,6 +85,12 @@ def _repr(value: object) -> str:
         return _REPR.repr(value)
     except ValueError:  # Python does not print integers of more than 4300 digits
         return type(value).__name__
+
+
+def python_command(program: str) -> str:
+    """The shell command that executes a line of Python, with as little quoting as can be."""
+    plain = not set(program) & set('"$`\\!')
+    return f'python -c "{program}"' if plain else f"python -c {shlex.quote(program)}"
 
 
 def did_you_mean(value: str, known: Iterable[str]) -> str:

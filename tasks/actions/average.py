@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tasks import checkpoints
+from tasks import checkpoints, progress
+from tasks.actions.original import unwrapped
 from tasks.checkpoints import Checkpoint
 from tasks.errors import UserError
 from tasks.job import Job
 from tasks.models.loading.checkpoint_file import open_checkpoint, save_checkpoint
-from tasks.progress import progress
 
 GROUP_BYTES = 128 * 2**20
 NAMED_AT_MOST = 10
@@ -27,19 +27,26 @@ def run(job: Job) -> dict[str, Any]:
     Params:
         average: `num` and `val_best`, as in `tasks.checkpoints.select`.
 
+    Local:
+        left_out: the checkpoints of the folder that are never chosen, with the reason; only reported.
+
     Raises:
         UserError: too few candidates; members that differ in names, shapes or dtypes; NaN or infinite weights.
     """
     candidates = checkpoints.gather(job.inputs)
     chosen = checkpoints.select(candidates, **job.params["average"])
+    left_out = job.local.get("left_out") or [one.why_left_out for one in candidates if one.diverged]
+    if left_out:
+        progress.report(f"left out: {', '.join(left_out[:NAMED_AT_MOST])}")
     members = [checkpoint.weights for checkpoint in chosen]
     averaged = average(members)
     save_checkpoint(averaged, job.outputs["averaged"])
     return {
         "best_first": [_summary(checkpoint) for checkpoint in chosen],
-        "diverged": [checkpoint.name for checkpoint in candidates if checkpoint.diverged],
+        "left_out": left_out,
         "tensors": len(averaged),
         "kept_from_best": [name for name, tensor in averaged.items() if not _is_averaged(tensor)],
+        **unwrapped(*members),
     }
 
 
@@ -56,7 +63,7 @@ def average(members: Sequence[Path]) -> dict[str, Tensor]:
     groups, ties = list(_groups(best)), _ties(best)
     del best  # an open file keeps every page that was read through it
     result: dict[str, Tensor] = {}
-    for names in progress(groups, label="average"):
+    for names in progress.progress(groups, label="average"):
         sums = _sums(names, members)
         result |= {name: _mean(name, sums.pop(name), members).to(dtypes[name]) for name in names}
     for name, other in ties.items():

@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tasks.actions.original import load_original
-from tasks.errors import UserError
+from tasks.actions.original import load_original, unwrapped
 from tasks.job import Job
 from tasks.settings.component import ComponentSpec
+from tasks.user_files import read_json
 
 
 class VllmExportable(Protocol):
@@ -46,7 +46,7 @@ def run(job: Job) -> dict[str, Any]:
     Raises:
         UserError: a configuration that is no JSON object; whatever the loader raises.
     """
-    config, generation = (_read(job.inputs[name]) for name in ("config.json", "generation_config.json"))
+    config, generation = (read_json(job.inputs[name]) for name in ("config.json", "generation_config.json"))
     model: VllmExportable = load_original(job, ComponentSpec.from_params(job.params["component"]))
     served = model.vllm_config(config)
     tensors = model.vllm_tensors()
@@ -60,17 +60,8 @@ def run(job: Job) -> dict[str, Any]:
         "dtype": served["torch_dtype"],
         "architecture": served["architectures"][0],
         "vocabulary": served["vocab_size"],
+        **unwrapped(job.inputs["weights"]),
     }
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError("is not JSON", where=path, value=error, remedy="Copy or download it again") from error
-    if not isinstance(content, dict):
-        raise UserError("is not a JSON object", where=path, value=type(content).__name__, remedy="Download it again")
-    return content
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:

@@ -38,12 +38,14 @@ class GraphInputs:
         machine: what this machine can do.
         checkpoints: for each part with a folder of checkpoints, the files to average with their sidecars.
         absent: parts, and further files of components, that the model folder does not have.
+        left_out: for each part with a folder of checkpoints, those that are never chosen, with the reason.
     """
 
     config: Config
     machine: Machine
     checkpoints: Mapping[str, Sequence[Path]]
     absent: Collection[str] = ()
+    left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
     paths: ArtifactPaths = field(init=False)
 
     def __post_init__(self) -> None:

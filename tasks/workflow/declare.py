@@ -161,8 +161,9 @@ class Workflow:
 
 
 def _graph_inputs(one: Config) -> GraphInputs:
-    checkpoints = input_files.checkpoints_to_average(one)
-    return GraphInputs(one, machine_facts(), checkpoints, input_files.absent(one))
+    one = input_files.with_found_parts(one)
+    checkpoints, left_out = input_files.checkpoints_to_average(one)
+    return GraphInputs(one, machine_facts(), checkpoints, input_files.absent(one), left_out)
 
 
 def _error_if_named(step: Step) -> Step:

@@ -1,36 +1,57 @@
 """Checks the user's folders before anything runs: which files exist, and which checkpoints will be averaged."""
 
+import os.path
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from tasks import checkpoints
-from tasks.errors import ConfigError
+from tasks.errors import ConfigError, UserError
 from tasks.job import RECORDED
 from tasks.pipeline.step import Step
 from tasks.settings.compose import CONF
 from tasks.settings.schema import Config
+from tasks.user_files import require_usable
+
+SAFETENSORS = ".safetensors"
 
 
-def checkpoints_to_average(config: Config) -> dict[str, Sequence[Path]]:
-    """For each part with a folder of checkpoints: the chosen `.pt` files with their sidecars, best first.
+def with_found_parts(config: Config) -> Config:
+    """The configuration with `flow.safetensors` in the place of a `flow.pt` that the model folder does not have."""
+    folder, parts = Path(config.model.dir or ""), {}
+    for part, file in config.model.parts.items():
+        other = str(Path(file).with_suffix(SAFETENSORS))
+        parts[part] = other if not os.path.lexists(folder / file) and (folder / other).is_file() else file
+    return replace(config, model=replace(config.model, parts=parts)) if parts != config.model.parts else config
+
+
+def checkpoints_to_average(config: Config) -> tuple[dict[str, Sequence[Path]], dict[str, Sequence[str]]]:
+    """For each part with a folder of checkpoints: the chosen files of weights with their sidecars, best first.
+
+    Returns:
+        They, and for each part the checkpoints that are never chosen, with the reason.
 
     Raises:
         UserError: from reading the folder or choosing among what is there.
     """
-    return {
-        part: _chosen(Path(folder), config) for part, folder in config.model.checkpoints.items() if folder is not None
+    folders = {part: Path(folder) for part, folder in config.model.checkpoints.items() if folder is not None}
+    found = {part: checkpoints.survey(folder) for part, folder in folders.items()}
+    left_out: dict[str, Sequence[str]] = {
+        part: [one.why_left_out for one in every if one.diverged] for part, every in found.items()
     }
+    return {part: _chosen(every, config) for part, every in found.items()}, left_out
 
 
 def absent(config: Config) -> set[str]:
     """Parts, and further files, that a usable model folder does not have: one with the YAML and some part's file."""
     model = config.model
     folder = Path(model.dir or "")
-    parts = {part for part, file in model.parts.items() if not (folder / file).is_file()}
-    files = {file for c in model.components.values() for file in c.files.values() if not (folder / file).is_file()}
+    parts = {part for part, file in model.parts.items() if not os.path.lexists(folder / file)}
+    named = (file for component in model.components.values() for file in component.files.values())
+    files = {file for file in named if not os.path.lexists(folder / file)}
     usable = (folder / model.config).is_file() and len(parts) < len(model.parts)
     return parts | files if usable else set()
 
@@ -47,20 +68,30 @@ def check_read(configs: Sequence[Config]) -> None:
 
 
 def check_inputs(steps: Sequence[Step]) -> None:
-    """Every file that no step makes must be there.
+    """Every file that no step makes must be there, and be one that can be read to its end.
 
     Raises:
-        ConfigError: naming each missing file and the setting that leads to it.
+        ConfigError: naming each missing file and the setting that leads to it; each that is no file.
     """
     made = {path for step in steps for path in step.outputs.values()}
     needed = [(path, role, step) for step in steps if not step.skip for role, path in step.inputs.items()]
-    problems = [_missing(path, role, step) for path, role, step in needed if path not in made and not path.is_file()]
-    if problems:
-        raise ConfigError(list(dict.fromkeys(problems)))
+    given = {path: (role, step) for path, role, step in needed if path not in made}
+    problems = [_problem(path, role, step) for path, (role, step) in given.items()]
+    if any(problems):
+        raise ConfigError(list(dict.fromkeys(problem for problem in problems if problem)))
 
 
-def _chosen(folder: Path, config: Config) -> Sequence[Path]:
-    found = checkpoints.survey(folder)
+def _problem(path: Path, role: str, step: Step) -> str:
+    if not os.path.lexists(path):
+        return _missing(path, role, step)
+    try:
+        require_usable(path)
+    except UserError as error:
+        return str(error).rstrip(".")
+    return ""
+
+
+def _chosen(found: Sequence[checkpoints.Checkpoint], config: Config) -> Sequence[Path]:
     best = checkpoints.select(found, num=config.average.num, val_best=config.average.val_best)
     return [path for checkpoint in best for path in (checkpoint.weights, checkpoint.sidecar)]
 

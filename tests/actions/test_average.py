@@ -84,7 +84,7 @@ def test_diverged_checkpoints_are_named_in_the_facts(tmp_path: Path) -> None:
     save(tmp_path, "a", {"w": torch.ones(2)})
     save(tmp_path, "b", {"w": torch.full((2,), torch.nan)}, loss=float("nan"))
     facts, _ = run(tmp_path, num=1)
-    assert facts["diverged"] == ["b"]
+    assert facts["left_out"] == ["b (validation loss nan)"]
 
 
 def test_newest_are_averaged_without_val_best(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ GOOD = {"w": torch.ones(300), "b": torch.ones(2)}
         (GOOD | {"b": torch.ones(2).half()}, "b float32[2] / float16[2]"),
         (GOOD | {"b": torch.tensor([0.0, torch.nan])}, "b"),
         (GOOD | {"b": torch.tensor([0.0, -torch.inf])}, "b"),
-        ({"state_dict": GOOD}, "'state_dict': dict"),
+        ({"model": GOOD, "ema": GOOD}, "'model' and 'ema'"),
         (GOOD | {"b": Hostile()}, "posix.system"),
         (GOOD | {"b": torch.nn.Linear(1, 1)}, "torch.nn.modules.linear.Linear"),
     ],

@@ -136,9 +136,8 @@ def test_weights_that_are_no_plain_floating_point_numbers_are_named(tmp_path, ch
     assert str(weights) in message
 
 
-@pytest.mark.parametrize("content", [b"hello", b"\x10\0\0\0\0\0\0\0{}              "], ids=["text", "safetensors"])
-def test_another_kind_of_file_is_not_accused_of_running_code(tmp_path, content):
-    (tmp_path / "flow.pt").write_bytes(content)
+def test_another_kind_of_file_is_not_accused_of_running_code(tmp_path):
+    (tmp_path / "flow.pt").write_bytes(b"hello")
     assert "is not a whole PyTorch checkpoint" in refusal(weights=tmp_path / "flow.pt")
 
 
@@ -157,11 +156,6 @@ def test_a_truncated_weights_file_is_reported(tmp_path, keep):
 def test_a_checkpoint_with_python_objects_is_refused(tmp_path):
     torch.save({"weight": torch.zeros(1), "path": Path("x")}, tmp_path / "flow.pt")
     assert "contains Python objects" in refusal(weights=tmp_path / "flow.pt")
-
-
-def test_a_nested_checkpoint_is_refused(tmp_path):
-    torch.save({"state_dict": {"weight": torch.zeros(1)}}, tmp_path / "flow.pt")
-    assert "flat dict" in refusal(weights=tmp_path / "flow.pt")
 
 
 def test_the_weights_of_another_part_are_refused():

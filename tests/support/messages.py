@@ -55,7 +55,7 @@ SETTINGS = (
     f"{ESTIMATOR}.loader=tasks.models.cosyvoice.folder",
 )
 
-SIDECARS = ("epoch: 1\n", "epoch: one\nstep: 1\n", "[1, 2]\n", "epoch: 1\nstep: 1\nloss_dict: {loss: x}\n", "{")
+SIDECARS = ("epoch: 1\n", "epoch: one\nstep: 1\n", "[1, 2]\n", "epoch: 1\nstep: 1\nloss_dict: x\n", "{")
 
 
 def messages() -> str:
@@ -109,13 +109,7 @@ def _checkpoints(folder: Path) -> Iterator[str]:
     yield f"[a folder of checkpoints that does not exist]\n{_raised(lambda: survey(folder / 'none'))}\n"
     yield f"[an empty folder of checkpoints]\n{_raised(lambda: survey(folder))}\n"
     sidecar = folder / "epoch_1_whole.yaml"
-    for content in (
-        "epoch: 1\n",
-        "epoch: one\nstep: 1\n",
-        "[1, 2]\n",
-        "epoch: 1\nstep: 1\nloss_dict: {loss: x}\n",
-        "{",
-    ):
+    for content in SIDECARS:
         sidecar.write_text(content)
         files = {path.name: path for path in (sidecar, sidecar.with_suffix(".pt"))}
         yield f"[a sidecar {content!r}]\n{_raised(lambda files=files: gather(files))}\n"  # type: ignore[misc]

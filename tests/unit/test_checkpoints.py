@@ -1,12 +1,16 @@
 """Which checkpoints are chosen for averaging, and what is said of those that cannot be."""
 
 import json
+import os
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from tasks.checkpoints import select, survey
 from tasks.errors import UserError
@@ -59,7 +63,7 @@ def test_equal_losses_go_by_epoch_then_step_then_name(tmp_path: Path) -> None:
     assert names(tmp_path, num=4) == ["a", "b", "c", "d"]
 
 
-@pytest.mark.parametrize("spelling", ["nan", ".nan", ".NaN", "inf", "-.inf"])
+@pytest.mark.parametrize("spelling", ["nan", ".nan", ".NaN", "inf", "-.inf", "1e999", "low", "[1]"])
 @pytest.mark.parametrize("val_best", [True, False])
 def test_a_checkpoint_without_a_finite_loss_is_never_chosen(tmp_path: Path, spelling: str, val_best: bool) -> None:
     sidecar(tmp_path, "epoch_1_whole", epoch=1, loss=spelling)
@@ -120,7 +124,7 @@ def write(text: str | bytes) -> Callable[[Path], None]:
     [
         (lambda folder: (folder / "epoch_0_whole.pt").unlink(), "without its weights file .got epoch_0_whole.yaml"),
         (write("epoch: [1, 2\n"), "cannot be read as YAML"),
-        (write(b"epoch: \xc3\x28"), "cannot be read as YAML"),
+        (write(b"epoch: 1\n# \xc3\x28"), r"yaml:2: is not UTF-8 text. Save it in the encoding UTF-8"),
         (write("[" * 100_000), "cannot be read as YAML"),
         (write(""), "is not a YAML mapping"),
         (write("- epoch\n- step\n"), "is not a YAML mapping .got list"),
@@ -128,8 +132,8 @@ def write(text: str | bytes) -> Callable[[Path], None]:
         (write("epoch: one\nstep: 1\n"), "'epoch' is not an integer .got one"),
         (write("epoch: 1\nstep: [1]\n"), "'step' is not an integer"),
         (write("epoch: 1\nstep: 1\nloss_dict: 3\n"), "'loss_dict' is not a mapping .got 3"),
-        (write("epoch: 1\nstep: 1\nloss_dict: {loss: low}\n"), "'loss_dict.loss' is not a number .got low"),
-        (write("epoch: 1\nstep: 1\nloss_dict: {loss: [1]}\n"), "'loss_dict.loss' is not a number"),
+        (write("epoch: " + "9" * 10**5), "'epoch' is not an integer"),
+        (write("k" * 10**6), "cannot be read as YAML|is not a YAML mapping"),
     ],
 )
 def test_a_bad_sidecar_is_named(tmp_path: Path, spoil: Callable[[Path], None], message: str) -> None:
@@ -155,3 +159,89 @@ def test_a_folder_without_sidecars_is_refused(tmp_path: Path) -> None:
     (tmp_path / "epoch_0_whole.pt").touch()
     with pytest.raises(UserError, match="no checkpoint with a sidecar"):
         survey(tmp_path)
+
+
+@pytest.mark.parametrize("loss", ["-inf", "1e999", "nan", "low"])
+def test_a_checkpoint_that_is_never_chosen_is_named_with_its_loss(tmp_path: Path, loss: str) -> None:
+    sidecar(tmp_path, "epoch_1_whole", loss=loss)
+    sidecar(tmp_path, "epoch_0_whole")
+    assert [one.why_left_out for one in survey(tmp_path) if one.diverged] == [f"epoch_1_whole (validation loss {loss})"]
+    with pytest.raises(UserError, match=re.escape(f"finite validation loss: epoch_1_whole (validation loss {loss})")):
+        names(tmp_path, num=2)
+
+
+# What yaml.dump writes for torch.tensor(0.5), numpy.float32(1.5) and numpy.float64(2.5).
+PICKLED = {
+    0.5: """!!python/object/apply:torch._utils._rebuild_tensor_v2
+  - !!python/object/apply:torch.storage._load_from_bytes
+    - !!binary |
+      gAKKCmz8nEb5IGqoUBkugAJN6QMugAJ9cQAoWBAAAABwcm90b2NvbF92ZXJzaW9ucQFN6QNYDQAA
+      AGxpdHRsZV9lbmRpYW5xAohYCgAAAHR5cGVfc2l6ZXNxA31xBChYBQAAAHNob3J0cQVLAlgDAAAA
+      aW50cQZLBFgEAAAAbG9uZ3EHSwR1dS6AAihYBwAAAHN0b3JhZ2VxAGN0b3JjaApGbG9hdFN0b3Jh
+      Z2UKcQFYDgAAADkzOTAzMTMwMTg2MzQycQJYAwAAAGNwdXEDSwFOdHEEUS6AAl1xAFgOAAAAOTM5
+      MDMxMzAxODYzNDJxAWEuAQAAAAAAAAAAAAA/
+  - 0
+  - !!python/tuple []""",
+    1.5: "!!python/object/apply:numpy.core.multiarray.scalar\n  - !!python/object/apply:numpy.dtype\n"
+    "    args: [f4, false, true]\n    state: !!python/tuple [3, <]\n  - !!binary |\n    AADAPw==",
+    2.5: "!!python/object/apply:numpy.core.multiarray.scalar\n  - !!python/object/apply:numpy.dtype\n"
+    "    args: [f8, false, true]\n    state: !!python/tuple [3, <]\n  - !!binary |\n    AAAAAAAABEA=",
+}
+
+
+@pytest.mark.parametrize("loss", PICKLED)
+def test_a_loss_that_training_wrote_as_an_object_is_read_from_its_bytes(tmp_path: Path, loss: float) -> None:
+    sidecar(tmp_path, "epoch_0_whole", loss=PICKLED[loss])
+    assert survey(tmp_path)[0].loss == loss
+
+
+def make_fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def make_sparse(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(10**11)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (make_fifo, "is a named pipe, not a regular file"),
+        (lambda path: path.symlink_to("/dev/zero"), "is a device, not a regular file"),
+        (make_sparse, "is too large"),
+        (lambda path: path.symlink_to("nowhere"), "a link to a file that does not exist"),
+    ],
+    ids=["pipe", "device", "sparse", "dangling"],
+)
+def test_a_sidecar_that_is_no_file_is_refused_before_it_is_read(
+    tmp_path: Path, make: Callable[[Path], None], message: str
+) -> None:
+    (tmp_path / "epoch_0_whole.pt").touch()
+    make(tmp_path / "epoch_0_whole.yaml")
+    with pytest.raises(UserError, match=f"epoch_0_whole.yaml: .*{message}"):
+        survey(tmp_path)
+
+
+def test_safetensors_have_sidecars_too(tmp_path: Path) -> None:
+    sidecar(tmp_path, "epoch_0_whole")
+    (tmp_path / "epoch_0_whole.pt").rename(tmp_path / "epoch_0_whole.safetensors")
+    assert [one.weights.name for one in survey(tmp_path)] == ["epoch_0_whole.safetensors"]
+
+
+@pytest.mark.parametrize("shards", [True, False])
+def test_folders_of_deepspeed_are_named_with_the_command_that_converts_them(tmp_path: Path, shards: bool) -> None:
+    sidecar(tmp_path, "epoch_0_whole")
+    (tmp_path / "epoch_0_whole.pt").unlink()
+    inside = tmp_path / "epoch_0_whole"
+    inside.mkdir()
+    (inside / "zero_to_fp32.py").write_text("import sys, pathlib; pathlib.Path(sys.argv[2]).touch()")
+    torch.save({"module": {"w": torch.ones(2)}, "ds_version": "0.15.1"}, inside / "mp_rank_00_model_states.pt")
+    if shards:
+        (inside / "zero_pp_rank_0_mp_rank_00_optim_states.pt").touch()
+    with pytest.raises(UserError, match="folders of the DeepSpeed engine") as caught:
+        survey(tmp_path)
+    assert "zero_to_fp32.py" in caught.value.remedy
+    command = shlex.split(caught.value.remedy.split(": ", 1)[1].split(" (")[0])
+    subprocess.run([sys.executable, *command[1:]], check=True)
+    assert names(tmp_path, num=1) == ["epoch_0_whole"]

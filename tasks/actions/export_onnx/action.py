@@ -22,7 +22,7 @@ from tasks.actions.export_onnx.trace import trace
 from tasks.actions.export_onnx.write import declare, provenance, write
 from tasks.actions.inputs.generated import Padding, make_case, static_sizes
 from tasks.actions.options import require_effective_options
-from tasks.actions.original import load_original
+from tasks.actions.original import load_original, unwrapped
 from tasks.job import Job
 from tasks.settings.component import ComponentSpec
 
@@ -44,7 +44,7 @@ def run(job: Job) -> dict[str, Any]:
     dynamic = component.dynamic_axes(dynamic_batch=settings["dynamic_batch"])
     low = LOW_PRECISIONS.get(precision)
     model, scales, samples = _traced(job, component)
-    facts: dict[str, Any] = {"exporter": settings["exporter"]}
+    facts: dict[str, Any] = {"exporter": settings["exporter"]} | unwrapped(job.inputs["weights"])
     if low:
         facts |= _converted(model, low, component, settings["keep_fp32"], samples)
     about = provenance(component, job, scales)

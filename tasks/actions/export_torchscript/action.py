@@ -15,7 +15,7 @@ from torch import nn
 from torch.jit import ScriptModule
 
 from tasks.actions.export_torchscript.archive import save_reproducibly
-from tasks.actions.original import load_original
+from tasks.actions.original import load_original, unwrapped
 from tasks.errors import UserError
 from tasks.job import Job
 from tasks.runtimes.base import torch_dtype
@@ -53,6 +53,7 @@ def run(job: Job) -> dict[str, Any]:
         "nodes": sum(1 for graph in graphs for _ in _nodes(graph)),
         "optimized_for_inference": optimized,
         "device_specific_ops": _device_specific(graphs),
+        **unwrapped(job.inputs["weights"]),
     }
 
 

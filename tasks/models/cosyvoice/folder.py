@@ -4,24 +4,22 @@ Only what is asked for is imported, built and read: exporting an estimator never
 """
 
 import inspect
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from tasks.errors import UserError
+from tasks.errors import UserError, shortened_name
 from tasks.models.cosyvoice.hyperyaml.builder import build
 from tasks.models.cosyvoice.hyperyaml.class_map import MODEL_OF_FLOW
 from tasks.models.cosyvoice.hyperyaml.reader import Call, Document, read_yaml
 from tasks.models.loading.checkpoint_file import open_checkpoint
 from tasks.models.loading.strict_loading import load_strictly
-from tasks.models.loading.weight_norm import fix_parametrized_weights, rename_legacy_weight_norm
+from tasks.models.loading.weight_norm import fix_parametrized_weights, match_weight_norm
 from tasks.settings.component import ComponentSpec
 
 LANGUAGE_MODEL_FOLDER = "CosyVoice-BlankEN"
 YAML_NAMES = ("cosyvoice.yaml", "cosyvoice2.yaml", "cosyvoice3.yaml")
-TRAINER_PREFIX = "generator."  # of hift.pt saved by the GAN trainer, beside its discriminator
 
 
 def load_component(component: ComponentSpec, *, config: Path, weights: Path) -> nn.Module:
@@ -120,27 +118,21 @@ def _setting_that_reads(document: Document) -> str:
 def _loaded(call: Call, document: Document, weights: Path, prefix: str) -> nn.Module:
     with torch.device("meta"):
         module: nn.Module = build(call, document)
-    tensors = rename_legacy_weight_norm(_state(weights, prefix), module.state_dict().keys())
+    tensors = match_weight_norm(module, _state(weights, prefix, module))
     described = f"{document.path}:{call.line}, {call.target}"
     load_strictly(module, tensors, source=weights, within=prefix, described=described)
     return module.eval()
 
 
-def _state(weights: Path, prefix: str) -> dict[str, Tensor]:
+def _state(weights: Path, prefix: str, module: nn.Module) -> dict[str, Tensor]:
     """The component's tensors, still in the mapped file."""
-    tensors = open_checkpoint(weights)
-    if any(name.startswith(TRAINER_PREFIX) for name in tensors):
-        tensors = _without_prefix(tensors, TRAINER_PREFIX)
-    state = _without_prefix(tensors, prefix)
+    tensors = open_checkpoint(weights, [prefix + name for name in module.state_dict()])
+    state = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     if not state:
         raise UserError(
             f"has no tensor {prefix}*",
             where=weights,
-            value=f"{len(tensors)} tensors: {', '.join(list(tensors)[:3])}, ...",
+            value=f"{len(tensors)} tensors: {', '.join(map(shortened_name, list(tensors)[:3]))}, ...",
             remedy="Give the weights of the part that holds this component",
         )
     return state
-
-
-def _without_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

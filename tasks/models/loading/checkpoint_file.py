@@ -1,61 +1,62 @@
-"""Reads and writes checkpoint files: flat dicts of tensors, memory-mapped, loaded without running code.
+"""Reads and writes files of weights: named tensors, memory-mapped, loaded without running code.
 
-Any defect of such a file raises one `UserError` that names the file.
+The one place that decides what such a file is and how its weights are unwrapped. Any defect of it raises one
+`UserError` that names the file.
 """
 
-import pickle
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tasks.errors import UserError, reason
+from tasks.errors import UserError, shortened_name
+from tasks.models.loading.archive import load_archive, load_pickle
+from tasks.models.loading.safetensors_file import load_safetensors
+from tasks.models.loading.wrapping import unwrap
+from tasks.user_files import weights_format
 
-TRAINING_STATE = ("epoch", "step")  # added to the state dict by training; not weights
+READERS = {"archive": load_archive, "pickle": load_pickle, "safetensors": load_safetensors}
+SPREAD_BYTES = 2**20  # of a tensor that repeats its elements
+
+_notes: dict[Path, list[str]] = {}
 
 
-def open_checkpoint(path: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint by name, in file order, without the training entries `epoch` and `step`.
+def open_checkpoint(path: Path, expected: Collection[str] = ()) -> dict[str, Tensor]:
+    """The weights in a file by name, in file order, unwrapped and without what training keeps beside them.
 
     Memory-mapped: only accessed tensors are read from disk. Tied tensors share storage as they did when saved.
 
+    Args:
+        expected: names that the weights should have; a prefix that all of them have in the file is taken off.
+
     Raises:
-        UserError: the file is missing, truncated or not a checkpoint; it contains Python objects, or anything but
-            named dense tensors.
+        UserError: the file is missing, damaged or not one of weights; it contains Python objects, tensors that are
+            not dense, or several sets of weights.
     """
-    content = open_dict(path)
-    tensors = {name: value for name, value in content.items() if name not in TRAINING_STATE}
-    for name, value in tensors.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise UserError(
-                "a checkpoint must be a flat dict of named tensors",
-                where=path,
-                value=f"{name!r}: {type(value).__name__}",
-                remedy="Save the state_dict itself, not a dict around it",
-            )
-        if value.layout != torch.strided or value.is_quantized or value.is_meta:
-            raise UserError(
-                "a tensor is sparse, quantized or without data",
-                where=path,
-                value=f"{name}: {value.type()}",
-                remedy="Save dense floating-point weights",
-            )
-    return tensors
+    weights = unwrap(_content(path), path, expected)
+    _notes[path] = weights.notes
+    return {name: _dense(name, tensor, path) for name, tensor in weights.tensors.items()}
 
 
 def open_dict(path: Path) -> dict[Any, Any]:
-    """The plain data of a file that is a dict; tensors are memory-mapped.
+    """A dict of plain data and dense tensors, as it is in the file.
 
     Raises:
-        UserError: the file is missing, truncated or something else.
+        UserError: as open_checkpoint; the file contains something else.
     """
-    content = _load(path)
+    content = _content(path)
     if not isinstance(content, dict):
-        raise UserError("not a dict of tensors", where=path, value=type(content).__name__, remedy="Save a state_dict")
-    return content
+        raise UserError("is not a dict of tensors", where=path, value=type(content).__name__, remedy="Save a dict")
+    return {
+        key: _dense(str(key), value, path) if isinstance(value, Tensor) else value for key, value in content.items()
+    }
+
+
+def how_read(path: Path) -> list[str]:
+    """How the weights in a file were unwrapped when it was last opened; empty for a plain state dict."""
+    return list(_notes.get(path, ()))
 
 
 def save_checkpoint(tensors: Mapping[str, Tensor | int], path: Path) -> None:
@@ -64,46 +65,26 @@ def save_checkpoint(tensors: Mapping[str, Tensor | int], path: Path) -> None:
         torch.save(dict(tensors), file)
 
 
-def _load(path: Path) -> Any:
-    mapped = _is_mappable(path)
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except pickle.UnpicklingError as error:
-        if not (refused := _refused_object(error)):
-            raise _damaged(path, "its bytes are not a pickle of tensors") from error
+def _content(path: Path) -> Any:
+    return READERS[weights_format(path)](path)
+
+
+def _dense(name: str, tensor: Tensor, path: Path) -> Tensor:
+    if tensor.is_nested or tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
+        kind = (
+            "nested" if tensor.is_nested else "without data" if tensor.is_meta else f"{tensor.layout}, {tensor.dtype}"
+        )
         raise UserError(
-            "contains Python objects that could run code",
+            "a tensor is sparse, nested, quantized or without data",
             where=path,
-            value=refused,
-            remedy="Save only tensors: torch.save(model.state_dict(), path)",
-        ) from error
-    except Exception as error:  # a damaged archive can make the reader raise almost anything
-        raise _damaged(path, f"{type(error).__name__}: {reason(error)}") from error
-
-
-def _is_mappable(path: Path) -> bool:
-    """Whether the file is a zip archive of uncompressed records, as written by torch.save since PyTorch 1.6."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(64)
-    except OSError as error:
-        raise UserError("cannot be read", where=path, value=error.strerror, remedy="Check the path") from error
-    if start.startswith(b"version https://git-lfs"):
-        raise UserError("is a Git LFS pointer, not the weights", where=path, remedy="Run git lfs pull")
-    if not start.startswith(b"PK"):
-        return False
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return all(record.compress_type == zipfile.ZIP_STORED for record in archive.infolist())
-    except zipfile.BadZipFile as error:
-        raise _damaged(path, reason(error)) from error
-
-
-def _refused_object(error: pickle.UnpicklingError) -> str:
-    """The object named by torch's message, if any; the rest of that message recommends loading without checks."""
-    lines = [line.strip() for line in str(error).splitlines() if "GLOBAL" in line]
-    return lines[-1].split(" was not an allowed")[0].rstrip(".") if lines else ""
-
-
-def _damaged(path: Path, cause: str) -> UserError:
-    return UserError("is not a whole PyTorch checkpoint", where=path, value=cause, remedy="Copy or download it again")
+            value=f"{shortened_name(name)}: {kind}",
+            remedy="Save dense floating-point weights",
+        )
+    if tensor.nbytes > max(SPREAD_BYTES, tensor.untyped_storage().nbytes()):
+        raise UserError(
+            "a tensor has more elements than the file contains",
+            where=path,
+            value=f"{shortened_name(name)}: {list(tensor.shape)}",
+            remedy="Save its values: tensor.contiguous()",
+        )
+    return tensor.detach()

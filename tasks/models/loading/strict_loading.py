@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from tasks.errors import UserError
+from tasks.errors import UserError, shortened_name
 
 MAX_LISTED = 10
 
@@ -79,7 +79,9 @@ def _same_model(described: str) -> str:
 
 
 def _listing(kind: str, names: list[str]) -> str:
-    shown = ", ".join(names[:MAX_LISTED]) + (", ..." if len(names) > MAX_LISTED else "")
+    shown = ", ".join(shortened_name(name) for name in names[:MAX_LISTED]) + (
+        ", ..." if len(names) > MAX_LISTED else ""
+    )
     return f"{len(names)} {kind}: {shown}"
 
 

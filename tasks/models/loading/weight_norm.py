@@ -1,11 +1,21 @@
-"""Weight norm and other parametrizations: legacy checkpoint names, and replacement of the weights by their values."""
+"""Weight norm and other parametrizations: both spellings of them, weights without them, and replacement by values."""
 
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
 
-_LEGACY_NAMES = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
+# Magnitude and direction, before PyTorch had parametrizations and since.
+SPELLINGS = (("weight_g", "weight_v"), ("parametrizations.weight.original0", "parametrizations.weight.original1"))
+
+_IN_NAMES = re.compile(f"({'|'.join(re.escape(name) for names in SPELLINGS for name in names)})$")
+
+
+def without_weight_norm(name: str) -> str:
+    """The state-dict name of a tensor's layer without weight norm."""
+    return _IN_NAMES.sub("weight", name)
 
 
 def fix_parametrized_weights(module: nn.Module) -> None:
@@ -20,12 +30,36 @@ def fix_parametrized_weights(module: nn.Module) -> None:
                 remove_parametrizations(layer, name, leave_parametrized=True)
 
 
-def rename_legacy_weight_norm(tensors: Mapping[str, Tensor], expected: Collection[str]) -> dict[str, Tensor]:
-    """Rename ``weight_g`` and ``weight_v``, saved by PyTorch before parametrizations, to the names in ``expected``."""
-    renamed = {
-        name.replace(new, old): name
-        for name in expected
-        for new, old in _LEGACY_NAMES.items()
-        if name.endswith(new) and name.replace(new, old) not in expected
-    }
-    return {renamed.get(name, name): tensor for name, tensor in tensors.items()}
+def match_weight_norm(module: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors in the form that each layer of ``module`` has: with weight norm, in its spelling, or without.
+
+    Where the file has a plain weight, the layer's weight norm is removed, in place: the value stays what it is.
+    """
+    result = dict(tensors)
+    for name, layer in list(module.named_modules()):
+        prefix = f"{name}." if name else ""
+        if f"{prefix}weight" in result:
+            if is_parametrized(layer, "weight"):
+                remove_parametrizations(layer, "weight", leave_parametrized=True)
+        else:
+            _respell(prefix, module_has=[n for n, _ in layer.named_parameters()], tensors=result)
+    return result
+
+
+def _respell(prefix: str, *, module_has: list[str], tensors: dict[str, Tensor]) -> None:
+    given = next((names for names in SPELLINGS if all(prefix + name in tensors for name in names)), None)
+    wanted = next((names for names in SPELLINGS if all(name in module_has for name in names)), None)
+    if given is None or given == wanted:
+        return
+    magnitude, direction = (tensors.pop(prefix + name) for name in given)
+    if wanted:
+        tensors |= {prefix + wanted[0]: magnitude, prefix + wanted[1]: direction}
+    else:
+        tensors[f"{prefix}weight"] = _weight(magnitude, direction)
+
+
+def _weight(magnitude: Tensor, direction: Tensor) -> Tensor:
+    """The magnitude has size 1 in the dimensions that each norm is taken over."""
+    magnitude, direction = magnitude.float(), direction.float()
+    over = [dim for dim in range(direction.dim()) if magnitude.dim() <= dim or magnitude.size(dim) == 1]
+    return direction * (magnitude / torch.linalg.vector_norm(direction, dim=over, keepdim=True))

@@ -18,6 +18,7 @@ def step(given: GraphInputs, part: str, earlier: Earlier) -> Step:
         outputs={"averaged": given.paths.averaged(part)},
         params={"average": plain(given.config.average)},
         libraries=("torch",),
+        local={"left_out": list(given.left_out.get(part, ()))},
         skip=None if files else _nothing_to_average(given, part),
     )
 

@@ -1,0 +1,157 @@
+"""Files that users give: what they are, before anything is read that could hang or fill the memory.
+
+A named pipe never ends, a device neither, and a sparse file has any size: each is refused from its attributes, or from
+its first and last bytes.
+"""
+
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+from tasks.errors import UserError, python_command, reason
+
+MAX_TEXT_BYTES = 64 * 2**20  # the largest tokenizer.json is a tenth of that
+TEXT = {".yaml", ".yml", ".json", ".txt", ".tiktoken"}
+LARGE_BYTES = 2**30
+KINDS = {
+    stat.S_IFDIR: "is a folder",
+    stat.S_IFIFO: "is a named pipe",
+    stat.S_IFSOCK: "is a socket",
+    stat.S_IFCHR: "is a device",
+    stat.S_IFBLK: "is a device",
+}
+PICKLE_STARTS = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
+ARCHIVE_END, ARCHIVE_TAIL_BYTES = b"PK\5\6", 2**16 + 22
+MAX_SAFETENSORS_HEADER = 100_000_000  # the limit of the format
+DOWNLOAD_AGAIN = "Copy or download it again"
+
+
+def require_regular(path: Path) -> int:
+    """The size of a file in bytes.
+
+    Raises:
+        UserError: there is none, it is no regular file, or it cannot be accessed.
+    """
+    try:
+        status = path.stat()
+    except (OSError, ValueError) as error:
+        cause = (
+            "a link to a file that does not exist" if path.is_symlink() else getattr(error, "strerror", reason(error))
+        )
+        raise UserError("cannot be read", where=path, value=cause, remedy="Check the path") from None
+    if not stat.S_ISREG(status.st_mode):
+        kind = KINDS.get(stat.S_IFMT(status.st_mode), "is of another kind")
+        raise UserError(f"{kind}, not a regular file", where=path, remedy="Put a regular file in its place")
+    return status.st_size
+
+
+def require_usable(path: Path) -> None:
+    """Require a file that can be hashed and read in a time that suits its content.
+
+    Raises:
+        UserError: as require_regular; a text file that is too large; a large file with hardly a byte on disk that is
+            no file of weights.
+    """
+    size = require_regular(path)
+    if path.suffix in TEXT and size > MAX_TEXT_BYTES:
+        raise _too_large(path, size, MAX_TEXT_BYTES)
+    if size > LARGE_BYTES and path.stat().st_blocks * 512 < size // 10:  # some file systems report no blocks at all
+        weights_format(path)
+
+
+def read_bounded(path: Path, *, most: int) -> bytes:
+    """The content of a regular file of at most `most` bytes.
+
+    Raises:
+        UserError: as require_regular; the file is larger, or cannot be read.
+    """
+    size = require_regular(path)
+    if size > most:
+        raise _too_large(path, size, most)
+    try:
+        with path.open("rb") as file:
+            return file.read(most)
+    except OSError as error:
+        raise UserError("cannot be read", where=path, value=error.strerror, remedy="Check its permissions") from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        UserError: as read_bounded; the file is not UTF-8, not JSON or nested too deeply, or its JSON is no object.
+    """
+    content = read_bounded(path, most=MAX_TEXT_BYTES)
+    try:
+        value = json.loads(content.decode("utf-8"))
+    except RecursionError:
+        raise UserError("is JSON that is nested too deeply", where=path, remedy=DOWNLOAD_AGAIN) from None
+    except UnicodeDecodeError as error:
+        byte = f"byte {error.object[error.start]:#04x} in position {error.start}"
+        raise UserError("is not JSON: it is not UTF-8 text", where=path, value=byte, remedy=DOWNLOAD_AGAIN) from None
+    except ValueError as error:
+        raise UserError("is not JSON", where=path, value=reason(error), remedy=DOWNLOAD_AGAIN) from None
+    if not isinstance(value, dict):
+        raise UserError("is not a JSON object", where=path, value=type(value).__name__, remedy=DOWNLOAD_AGAIN)
+    return value
+
+
+def weights_format(path: Path) -> str:
+    """What a file of weights is by its content, whatever its name: `archive`, `pickle` or `safetensors`.
+
+    `archive` is what torch.save writes since PyTorch 1.6, `pickle` what it wrote before.
+
+    Raises:
+        UserError: as require_regular; the file is empty, truncated, a Git LFS pointer or something else.
+    """
+    size = require_regular(path)
+    try:
+        with path.open("rb") as file:
+            start = file.read(64)
+            file.seek(max(0, size - ARCHIVE_TAIL_BYTES))
+            end = file.read(ARCHIVE_TAIL_BYTES)
+    except OSError as error:
+        raise UserError("cannot be read", where=path, value=error.strerror, remedy="Check its permissions") from None
+    if start.startswith(b"version https://git-lfs"):
+        raise UserError("is a Git LFS pointer, not the weights", where=path, remedy="Run git lfs pull")
+    if start.startswith(b"PK"):
+        if ARCHIVE_END not in end:
+            raise damaged_weights(path, "the end of the archive is missing")
+        return "archive"
+    if start.startswith(PICKLE_STARTS):
+        return "pickle"
+    if _is_safetensors(start, size):
+        return "safetensors"
+    raise _no_weights(path, start)
+
+
+def _too_large(path: Path, size: int, most: int) -> UserError:
+    return UserError("is too large", where=path, value=f"{size} bytes, allowed {most}", remedy=DOWNLOAD_AGAIN)
+
+
+def damaged_weights(path: Path, cause: str) -> UserError:
+    return UserError("is not a whole PyTorch checkpoint", where=path, value=cause, remedy=DOWNLOAD_AGAIN)
+
+
+def _is_safetensors(start: bytes, size: int) -> bool:
+    header = int.from_bytes(start[:8], "little")
+    return start[8:9] == b"{" and header <= min(size - 8, MAX_SAFETENSORS_HEADER)
+
+
+def _no_weights(path: Path, start: bytes) -> UserError:
+    if not start:
+        return damaged_weights(path, "an empty file")
+    if path.name.endswith(".index.json"):
+        return UserError("is the index of weights in several files", where=path, remedy=_join_command(path.parent))
+    return damaged_weights(path, f"neither a PyTorch checkpoint nor safetensors; it begins with {start[:12]!r}")
+
+
+def _join_command(folder: Path) -> str:
+    program = (
+        "import glob; from safetensors.torch import load_file, save_file; "
+        f"files = glob.glob('*-of-*.safetensors', root_dir={str(folder)!r}); "
+        f"save_file({{n: t for f in files for n, t in load_file({str(folder)!r} + '/' + f).items()}}, "
+        f"{str(folder / 'joined.safetensors')!r})"
+    )
+    return f"Join the files and give the result: {python_command(program)}"

@@ -1,0 +1,231 @@
+"""Files of weights as training tools and people write them: what is unwrapped, and what is refused with a remedy."""
+
+import os
+import pickle
+import shlex
+import struct
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tasks.models.loading.checkpoint_file import how_read, open_checkpoint, open_dict
+from tests.support.errors import error_of
+
+W = {"enc.weight": torch.arange(6.0).reshape(2, 3), "enc.bias": torch.ones(2), "enc.steps": torch.tensor(7)}
+OPTIMIZER = {"state": {0: {"exp_avg": torch.ones(3), "step": torch.tensor(1.0)}}, "param_groups": [{"lr": 0.1}]}
+
+
+def behind(prefix: str) -> dict[str, Tensor]:
+    return {prefix + name: tensor for name, tensor in W.items()}
+
+
+WRAPPED: dict[str, tuple[Any, str]] = {
+    "plain": (W | {"epoch": 3, "step": 100}, ""),
+    "numbers beside": (W | {"lr": 1e-5, "loss": 0.3, "tag": None}, "left out: lr, loss, tag"),
+    "ddp": (behind("module.") | {"epoch": 3}, "names without 'module.'"),
+    "compiled ddp": (behind("module._orig_mod."), "names without '_orig_mod.'"),
+    "state_dict": ({"state_dict": W, "optimizer": OPTIMIZER, "epoch": 1}, "read from 'state_dict'"),
+    "model_state_dict": ({"model_state_dict": W, "optimizer_state_dict": OPTIMIZER}, "read from 'model_state_dict'"),
+    "weights": ({"weights": W, "scheduler": {"last_epoch": 3}}, "read from 'weights'"),
+    "twice": ({"checkpoint": {"model": behind("module."), "iteration": 3}}, "read from 'model'"),
+    "deepspeed": ({"module": W, "optimizer": None, "buffer_names": [], "ds_version": "0.15"}, "read from 'module'"),
+    "lightning": (
+        {"state_dict": W, "optimizer_states": [OPTIMIZER], "callbacks": {"a": {"best": torch.ones(2)}}, "loops": {}},
+        "left out: optimizer_states, callbacks, loops",
+    ),
+    "random state": ({"model": W, "rng_state": torch.zeros(16, dtype=torch.uint8)}, "left out: rng_state"),
+    "named optimizer state": ({"model": W, "optim": {"state": W}}, "left out: optim"),
+    "gan": ({"generator": W, "discriminator": {"w": torch.ones(3)}}, "read from 'generator'"),
+    "averaged": ({"n_averaged": torch.tensor(4), **behind("module.")}, "left out: n_averaged"),
+    "ema only": ({"ema": {"initted": torch.tensor(True), **behind("ema_model.")}}, "left out: initted"),
+    "fsdp": ({name.replace("enc.", "enc._fsdp_wrapped_module."): t for name, t in W.items()}, "wrapped submodules"),
+}
+
+
+@pytest.mark.parametrize("kind", WRAPPED)
+def test_one_set_of_weights_is_found_and_it_is_told_how(tmp_path: Path, kind: str) -> None:
+    content, how = WRAPPED[kind]
+    torch.save(content, tmp_path / "w.pt")
+    found = open_checkpoint(tmp_path / "w.pt")
+    assert list(found) == list(W)
+    assert all(torch.equal(tensor, W[name]) for name, tensor in found.items())
+    assert how in "; ".join(how_read(tmp_path / "w.pt"))
+    assert bool(how) == bool(how_read(tmp_path / "w.pt"))
+
+
+@pytest.mark.parametrize("prefix", ["model.", "net.flow.", "generator."])
+def test_any_prefix_is_taken_off_where_the_names_are_known(tmp_path: Path, prefix: str) -> None:
+    torch.save(behind(prefix) | {"critic.weight": torch.ones(1)}, tmp_path / "w.pt")
+    assert list(open_checkpoint(tmp_path / "w.pt", list(W))) == list(W)
+    assert how_read(tmp_path / "w.pt") == [f"names without {prefix!r}", "left out: critic.weight"]
+    assert list(open_checkpoint(tmp_path / "w.pt")) == [*behind(prefix), "critic.weight"]
+
+
+AMBIGUOUS = {
+    "two mappings": ({"model": W, "ema": W}, "'model' and 'ema'", W),
+    "tensors beside": (W | {"ema": behind("module.")}, "'ema' and tensors beside", W),
+    "nested": ({"state_dict": {"ema": W, "model": W}}, "'ema' and 'model'", W),
+    "two prefixes": ({"c": {**behind("ema_model."), **behind("online_model.")}}, "'ema_model.' and 'online_model.'", W),
+}
+
+
+@pytest.mark.parametrize("kind", AMBIGUOUS)
+def test_of_several_sets_none_is_chosen_and_the_command_in_the_remedy_works(tmp_path: Path, kind: str) -> None:
+    content, value, expected = AMBIGUOUS[kind]
+    torch.save(content, tmp_path / "w.pt")
+    error = error_of(open_checkpoint, tmp_path / "w.pt")
+    assert (error.what.startswith("contains several sets of weights"), error.value) == (True, value)
+    subprocess.run([sys.executable, *shlex.split(error.remedy.split(": ", 1)[1])[1:]], check=True)
+    (saved,) = set(tmp_path.iterdir()) - {tmp_path / "w.pt"}
+    assert open_checkpoint(saved).keys() == expected.keys()
+
+
+def test_names_behind_two_prefixes_are_ambiguous_where_they_are_known(tmp_path: Path) -> None:
+    twice = {**behind("first."), **behind("second.")}
+    save_file({name: tensor.clone() for name, tensor in twice.items()}, tmp_path / "w.pt")
+    error = error_of(open_checkpoint, tmp_path / "w.pt", list(W))
+    assert error.value == "'second.' and 'first.'"
+    subprocess.run([sys.executable, *shlex.split(error.remedy.split(": ", 1)[1])[1:]], check=True)
+    assert open_checkpoint(tmp_path / "w.second.pt").keys() == W.keys()
+
+
+@pytest.mark.parametrize("names", [["q.lora_A.default.weight"], ["q.base_layer.weight"], ["q.lora_embedding_A"]])
+def test_adapters_that_were_not_merged_are_named(tmp_path: Path, names: list[str]) -> None:
+    torch.save(W | dict.fromkeys(names, torch.ones(2)), tmp_path / "w.pt")
+    error = error_of(open_checkpoint, tmp_path / "w.pt")
+    assert "adapters (LoRA)" in error.what
+    assert "merge_and_unload" in error.remedy
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pt"])
+def test_safetensors_are_recognized_by_their_content(tmp_path: Path, name: str) -> None:
+    save_file(behind("module."), tmp_path / name)
+    assert open_checkpoint(tmp_path / name).keys() == W.keys()
+
+
+def test_the_index_of_sharded_safetensors_is_refused_with_the_command_that_joins_them(tmp_path: Path) -> None:
+    folder = tmp_path / "it's here"
+    folder.mkdir()
+    for number, (name, tensor) in enumerate(W.items(), start=1):
+        save_file({name: tensor}, folder / f"model-0000{number}-of-00003.safetensors")
+    (folder / "model.safetensors.index.json").write_text('{"metadata": {}, "weight_map": {}}')
+    error = error_of(open_checkpoint, folder / "model.safetensors.index.json")
+    subprocess.run([sys.executable, *shlex.split(error.remedy.split(": ", 1)[1])[1:]], check=True)
+    assert open_checkpoint(folder / "joined.safetensors").keys() == W.keys()
+
+
+class Hostile:
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        return os.system, ("echo obeyed",)
+
+
+def nested_tensor() -> Tensor:
+    return torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])
+
+
+BAD: dict[str, tuple[Any, str]] = {
+    "sparse csr": (W | {"b": torch.eye(3).to_sparse_csr()}, "b: torch.sparse_csr, torch.float32"),
+    "sparse": (W | {"b": torch.eye(3).to_sparse()}, "b: torch.sparse_coo, torch.float32"),
+    "nested": (W | {"b": nested_tensor()}, "b: nested"),
+    "quantized": (W | {"b": torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)}, "b: "),
+    "meta": (W | {"b": torch.ones(2, device="meta")}, "b: without data"),
+    "repeated": (W | {"b": torch.ones(1).expand(10**13)}, "b: [10000000000000]"),
+    "list": ([1, 2], "list"),
+    "tensor": (torch.ones(2), "Tensor"),
+    "nothing": ({}, "an empty dict"),
+    "no weights": ({"epoch": 1, "loss": 0.3}, "'epoch': int, 'loss': float"),
+    "hostile": (W | {"b": Hostile()}, "posix.system"),
+    "long name": ({"k" * 10**6: torch.eye(3).to_sparse_csr()}, "characters left out"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+@pytest.mark.parametrize("archive", [True, False], ids=["archive", "pickle"])
+def test_what_is_no_dense_tensor_is_named(
+    tmp_path: Path, kind: str, archive: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    content, value = BAD[kind]
+    if kind == "nested" and not archive:
+        pytest.skip("PyTorch writes a file that it cannot read")
+    try:
+        torch.save(content, tmp_path / "w.pt", _use_new_zipfile_serialization=archive)
+    except (RuntimeError, NotImplementedError):
+        pytest.skip("PyTorch does not write it in this format")
+    error = error_of(open_checkpoint, tmp_path / "w.pt")
+    assert value in str(error)
+    assert len(str(error)) < 2000
+    assert "obeyed" not in capfd.readouterr().out
+
+
+def sparse_file(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(10**11)
+
+
+def torchscript(path: Path) -> None:
+    torch.jit.save(torch.jit.script(torch.nn.Linear(1, 1)), path)
+
+
+def compressed_zeros(path: Path) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("a/data.pkl", "w") as file:
+        for _ in range(80):
+            file.write(bytes(2**20))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (os.mkfifo, "is a named pipe"),
+        (Path.mkdir, "is a folder"),
+        (lambda path: path.symlink_to("/dev/zero"), "is a device"),
+        (lambda path: path.symlink_to("nowhere"), "a link to a file that does not exist"),
+        (sparse_file, "neither a PyTorch checkpoint nor safetensors"),
+        (Path.touch, "an empty file"),
+        (lambda path: path.write_bytes(pickle.dumps({"w": 1})), "is not a whole PyTorch checkpoint"),
+        (lambda path: path.write_bytes(struct.pack("<q", 20) + b"{" + b" " * 30), "is not a whole safetensors file"),
+        (lambda path: path.write_bytes(struct.pack("<q", 2**62) + b"{}"), "neither a PyTorch checkpoint"),
+        (torchscript, "is a TorchScript file"),
+        (compressed_zeros, "many times larger than the file"),
+    ],
+    ids=["pipe", "folder", "device", "dangling", "sparse", "empty", "pickle", "header", "size", "script", "bomb"],
+)
+def test_what_is_no_file_of_weights_is_refused_before_it_is_read(
+    tmp_path: Path, make: Callable[[Path], Any], message: str
+) -> None:
+    make(tmp_path / "w.pt")
+    assert message in str(error_of(open_checkpoint, tmp_path / "w.pt"))
+
+
+def test_a_file_older_than_archives_is_read(tmp_path: Path) -> None:
+    torch.save(W | {"epoch": 1}, tmp_path / "w.pt", _use_new_zipfile_serialization=False)
+    assert open_checkpoint(tmp_path / "w.pt").keys() == W.keys()
+
+
+def test_an_archive_without_checksums_is_read(tmp_path: Path) -> None:
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(W, tmp_path / "w.pt")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert open_checkpoint(tmp_path / "w.pt").keys() == W.keys()
+
+
+def test_a_changed_byte_among_the_weights_is_noticed(tmp_path: Path) -> None:
+    torch.save({"w": torch.full((1000,), 1.0)}, tmp_path / "w.pt")
+    content = bytearray((tmp_path / "w.pt").read_bytes())
+    content[content.index(struct.pack("<f", 1.0) * 100) + 1] ^= 1
+    (tmp_path / "w.pt").write_bytes(content)
+    assert "Bad CRC-32 for file 'w/data/0'" in str(error_of(open_checkpoint, tmp_path / "w.pt"))
+
+
+def test_recorded_inputs_are_not_unwrapped(tmp_path: Path) -> None:
+    torch.save({"state_dict": W}, tmp_path / "w.pt")
+    assert open_dict(tmp_path / "w.pt").keys() == {"state_dict"}
