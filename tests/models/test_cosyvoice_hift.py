@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tasks.models.cosyvoice.folder import load_component, load_part
 from tasks.models.cosyvoice.vocoder.source import SourceNoise
 from tasks.models.cosyvoice.vocoder.stft import ShortTimeFourier
+from tasks.models.loading.weight_norm import SPELLINGS, match_weight_norm
 from tests.support.folders import component, config_of, weights_of
 from tests.support.golden_cases import Case, golden_case, golden_tensor
 from tests.support.replay import worst
@@ -176,6 +177,34 @@ def test_a_vocoder_saved_before_pytorch_had_parametrizations_loads(family, tmp_p
     torch.save(old, tmp_path / "hift.pt")
     mel, source = vocoder_inputs(hift(family), frames=12)
     assert torch.equal(load_hift(family, tmp_path / "hift.pt")(mel, source), hift(family)(mel, source))
+
+
+@EVERY
+@pytest.mark.parametrize("keep", [0, 3], ids=["every layer", "all layers but some"])
+def test_a_vocoder_saved_without_weight_norm_keeps_its_weights_bit_for_bit(family, tmp_path, keep):
+    original = hift(family)
+    with_norm = {name: tensor for name, tensor in original.state_dict().items() if "parametrizations" in name}
+    plain = {name: tensor for name, tensor in original.state_dict().items() if name not in with_norm}
+    kept = list(with_norm)[: 2 * keep]
+    layers = {name.partition(".parametrizations")[0] for name in with_norm if name not in kept}
+    plain |= {f"{name}.weight": original.get_submodule(name).weight.detach() for name in layers}
+    torch.save({f"model.{n}": t for n, t in {**plain, **{n: with_norm[n] for n in kept}}.items()}, tmp_path / "w.pt")
+    loaded = load_hift(family, tmp_path / "w.pt")
+    assert all(torch.equal(loaded.get_submodule(name).weight, plain[f"{name}.weight"]) for name in layers)
+    mel, source = vocoder_inputs(original, frames=12)
+    assert torch.equal(loaded(mel, source), original(mel, source))
+
+
+@pytest.mark.parametrize("spelling", [("weight_g", "weight_v"), SPELLINGS[1]])
+@pytest.mark.parametrize("dim", [0, 1, None])
+def test_weight_norm_is_worked_out_for_a_layer_that_has_none(spelling, dim):
+    layer = nn.utils.parametrizations.weight_norm(nn.Conv1d(3, 4, 5), dim=dim)
+    parts = layer.parametrizations.weight
+    given = {**dict(zip(spelling, (parts.original0, parts.original1), strict=True)), "bias": layer.bias}
+    plain = nn.Sequential(nn.Conv1d(3, 4, 5))
+    found = match_weight_norm(plain, {f"0.{name}": tensor for name, tensor in given.items()})
+    assert found.keys() == plain.state_dict().keys()
+    assert torch.allclose(found["0.weight"], layer.weight, rtol=1e-6, atol=1e-7)
 
 
 @EVERY
