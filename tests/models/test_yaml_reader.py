@@ -3,7 +3,9 @@
 import pytest
 
 from tasks.errors import UserError
-from tasks.models.cosyvoice.hyperyaml.reader import Call, read_yaml
+from tasks.models.cosyvoice.hyperyaml.reader import read_yaml
+from tasks.models.cosyvoice.hyperyaml.records import Call
+from tests.support.errors import error_of
 from tests.support.folders import YAML, config_of
 
 
@@ -78,21 +80,41 @@ def test_a_class_is_kept_as_a_name(read):
     ("tag", "shown"),
     [
         ("!apply:os.system [touch hacked]", "!apply:os.system"),
+        ("!new:os.system [touch hacked]", "!new:os.system"),
         ("!!python/object/apply:os.system [touch hacked]", "python/object/apply:os.system"),
         ("!!python/name:os.system", "python/name:os.system"),
-        ("!!python/tuple [1]", "!!python/tuple"),
-        ("!include:other.yaml", "!include:other.yaml"),
-        ("!module:os", "!module:os"),
-        ("!ref [a]", "!ref of a list"),
     ],
 )
-def test_a_tag_that_could_run_code_is_refused_with_its_line(read, tag, shown, tmp_path, monkeypatch):
+def test_a_tag_that_would_run_code_is_refused_with_its_line(read, tag, shown, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError) as caught:
         read(f"a: 1\nb: {tag}\n")
     assert caught.value.where == f"{tmp_path / 'cosyvoice2.yaml'}:2"
     assert shown in caught.value.value
     assert not (tmp_path / "hacked").exists()
+
+
+@pytest.mark.parametrize(
+    ("tag", "shown"),
+    [
+        ("!apply:mylab.optim.schedule {warmup: 10}", "!apply:mylab.optim.schedule"),
+        ("!!python/tuple [1]", "!!python/tuple"),
+        ("!include:other.yaml", "!include:other.yaml"),
+        ("!module:mylab.losses", "!module:mylab.losses"),
+        ("!tuple (1, 2)", "!tuple"),
+        ("!new:some.Part [1]", "some.Part"),
+        ("!ref [a]", "!ref of a list"),
+    ],
+)
+def test_a_tag_that_cannot_be_read_matters_only_where_its_value_is_needed(read, tag, shown, tmp_path):
+    document = read(f"a: 1\nb: {tag}\nc: !new:some.Part\n  width: !ref <a>\n  other: {{deep: !ref <b>}}\n")
+    assert document.get("a") == 1
+    for needs_it in (document.get, document.find):
+        for key in ("b", "c"):
+            error = error_of(needs_it, key)
+            assert error.where == f"{tmp_path / 'cosyvoice2.yaml'}:2"
+            assert shown in error.value
+    assert document.find("c.width") == 1
 
 
 @pytest.mark.parametrize(
@@ -127,8 +149,9 @@ def test_circular_references_are_reported(read, tmp_path):
     [
         ("a: [1, 2\n", "line 2, column 1"),
         ("- 1\n", "list"),
-        ("", "NoneType"),
-        ("a: !new:some.Part [1]\n", "some.Part"),
+        ("", "nothing"),
+        ("# only a comment\n", "nothing"),
+        ("just words\n", "str"),
         ("a: \x01", "position 3"),
     ],
 )

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from tasks.errors import UserError, shortened_name
 from tasks.models.cosyvoice.hyperyaml.builder import build
 from tasks.models.cosyvoice.hyperyaml.class_map import MODEL_OF_FLOW
-from tasks.models.cosyvoice.hyperyaml.reader import Call, Document, read_yaml
+from tasks.models.cosyvoice.hyperyaml.document import Document
+from tasks.models.cosyvoice.hyperyaml.reader import read_yaml
+from tasks.models.cosyvoice.hyperyaml.records import Call, quoted
 from tasks.models.loading.checkpoint_file import open_checkpoint
 from tasks.models.loading.strict_loading import load_strictly
 from tasks.models.loading.weight_norm import fix_parametrized_weights, match_weight_norm
@@ -82,15 +84,12 @@ def read_folder_yaml(config: Path) -> Document:
 
 
 def _find(name: str, document: Document) -> Call:
-    part, *path = name.split(".")
-    found = document.get(part)
-    for key in path:
-        found = found.arguments.get(key) if isinstance(found, Call) else None
+    found = document.find(name)
     if not isinstance(found, Call):
         raise UserError(
             f"does not describe {name}",
             where=document.path,
-            value=found,
+            value=quoted(found),
             remedy=_setting_that_reads(document) or "Give the YAML of the model that is set",
         )
     return found
@@ -110,7 +109,7 @@ def _require_arguments(module: nn.Module, call: Call, component: ComponentSpec, 
 
 def _setting_that_reads(document: Document) -> str:
     """A remedy: the setting that reads this folder, according to the class of its flow; empty if that is unknown."""
-    flow = document.get("flow") if "flow" in document else None
+    flow = document.content.get("flow")
     model = MODEL_OF_FLOW.get(flow.target) if isinstance(flow, Call) else None
     return f"Set model={model}, which reads this folder" if model else ""
 

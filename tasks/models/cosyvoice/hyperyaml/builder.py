@@ -9,7 +9,8 @@ from typing import Any
 
 from tasks.errors import UserError, reason
 from tasks.models.cosyvoice.hyperyaml.class_map import CLASSES
-from tasks.models.cosyvoice.hyperyaml.reader import Call, Document
+from tasks.models.cosyvoice.hyperyaml.document import Document
+from tasks.models.cosyvoice.hyperyaml.records import Call
 
 
 def build(value: Any, document: Document) -> Any:

@@ -6,7 +6,7 @@ from typing import Protocol
 from tasks.errors import UserError
 from tasks.models.cosyvoice.folder import read_folder_yaml
 from tasks.models.cosyvoice.hyperyaml.builder import build
-from tasks.models.cosyvoice.hyperyaml.reader import Call
+from tasks.models.cosyvoice.hyperyaml.records import Call
 
 NEEDS_FOLDER = {"whisper.tokenizer.get_tokenizer", "cosyvoice.tokenizer.tokenizer.get_tokenizer"}
 
