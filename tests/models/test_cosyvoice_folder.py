@@ -245,6 +245,14 @@ def test_an_option_that_no_original_model_uses_is_refused(tmp_path, old, new, sh
         ("num_blocks: 2", "num_blocks:"),
         ("attention_heads: 4", "attention_heads: 0"),
         ("        input_size: 48", "        input_size: 24"),
+        ("num_blocks: 2", "num_blocks: true"),
+        ("num_blocks: 2", "num_blocks: 2.0"),
+        ("num_blocks: 2", "num_blocks: 2000000000"),
+        ("num_blocks: 2", "num_blocks: 99999999999999999999"),
+        ("num_blocks: 2", "num_blocks: !ref <sample_rate> * <sample_rate> * <sample_rate>"),
+        ("output_size: 48", "output_size: !ref 0 - <sample_rate>"),
+        ("dropout_rate: 0.0", "dropout_rate: .nan"),
+        ("dropout_rate: 0.0", "dropout_rate: .inf"),
     ],
 )
 def test_an_option_that_nothing_can_be_built_with_is_reported_with_its_line(tmp_path, old, new):
@@ -253,6 +261,35 @@ def test_an_option_that_nothing_can_be_built_with_is_reported_with_its_line(tmp_
     message = refusal(config=config, wanted=encoder)
     assert f"{config}:37: " in message
     assert "UpsampleConformerEncoder cannot be built with these options" in message
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "shown"),
+    [
+        ("n_fft: 16", "n_fft: 1000000", "n_fft 1000000 must be even"),
+        ("hop_len: 4", "hop_len: 1000000000", "hop_len 1000000000 from 1 to n_fft"),
+        ("upsample_rates: [8, 5, 3]", "upsample_rates: [8, 5, 2000000000]", "from 1 to its kernel size"),
+        ("upsample_rates: [8, 5, 3]", f"upsample_rates: [{'8, ' * 100}]", "upsample_rates must be a list of 1 to 64"),
+        ("nb_harmonics: 8", "nb_harmonics: 2000000000", "another shape than the model"),
+        ("base_channels: 32", "base_channels: 2000000000", "base_channels=2000000000"),
+        ("nsf_alpha: 0.1", "nsf_alpha: .nan", "nsf_alpha must be a finite number"),
+        ("nsf_alpha: 0.1", "nsf_alpha: '0.1'", "nsf_alpha must be a number"),
+    ],
+)
+def test_sizes_that_would_fill_the_memory_are_refused_before_anything_is_built(tmp_path, old, new, shown):
+    config = changed_config(FAMILY, tmp_path, old, new)
+    assert shown in refusal(config=config, weights=weights_of(FAMILY, "hift"), wanted=component("hift"))
+
+
+def test_a_part_that_cannot_be_trained_in_this_machines_memory_is_refused_before_it_is_built(tmp_path):
+    config = changed_config(FAMILY, tmp_path, "vocab_size: 60", "vocab_size: 2000000000")
+    assert "is too large to be trained here" in str(error_of(build_part, "flow", config=config))
+
+
+def test_a_tag_that_the_component_does_not_reach_does_not_matter(tmp_path):
+    config = changed_config(FAMILY, tmp_path, "num_blocks: 2", "num_blocks: !mylab/blocks 2")
+    load(config=config)
+    assert f"{config}:41: a tag that is not allowed here" in refusal(config=config, wanted=component("flow.encoder"))
 
 
 def test_a_yaml_without_the_part_is_reported(tmp_path):

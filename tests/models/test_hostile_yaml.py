@@ -29,7 +29,7 @@ def refusal(folder: Path, text: str | bytes, key: str = "a") -> str:
     error = error_of(lambda: read_yaml(path).get(key))
     assert error.where.startswith(str(path))
     assert error.remedy
-    assert len(str(error)) < 1000
+    assert len(str(error)) < 1200
     return str(error).replace(str(path), "model.yaml")
 
 

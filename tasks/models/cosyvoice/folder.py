@@ -4,6 +4,7 @@ Only what is asked for is imported, built and read: exporting an estimator never
 """
 
 import inspect
+import os
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from tasks.errors import UserError, shortened_name
 from tasks.models.cosyvoice.hyperyaml.builder import build
 from tasks.models.cosyvoice.hyperyaml.class_map import MODEL_OF_FLOW
 from tasks.models.cosyvoice.hyperyaml.document import Document
+from tasks.models.cosyvoice.hyperyaml.module_limit import module_limit
 from tasks.models.cosyvoice.hyperyaml.reader import read_yaml
 from tasks.models.cosyvoice.hyperyaml.records import Call, quoted
 from tasks.models.loading.checkpoint_file import open_checkpoint
@@ -22,6 +24,8 @@ from tasks.settings.component import ComponentSpec
 
 LANGUAGE_MODEL_FOLDER = "CosyVoice-BlankEN"
 YAML_NAMES = ("cosyvoice.yaml", "cosyvoice2.yaml", "cosyvoice3.yaml")
+TRAINED_AT_MOST = 2000  # tensors of a part that is built without weights
+COPIES_IN_TRAINING = 4  # of each weight, in fp32: itself, its gradient and the optimizer's two moments
 
 
 def load_component(component: ComponentSpec, *, config: Path, weights: Path) -> nn.Module:
@@ -64,8 +68,23 @@ def build_part(part: str, *, config: Path) -> nn.Module:
         UserError: the YAML is missing, broken or names what is not known.
     """
     document = read_folder_yaml(config)
-    module: nn.Module = build(_find(part, document), document)
+    call = _find(part, document)
+    with torch.device("meta"), module_limit(TRAINED_AT_MOST):
+        _require_memory(build(call, document), call, document)
+    module: nn.Module = build(call, document)
     return module
+
+
+def _require_memory(module: nn.Module, call: Call, document: Document) -> None:
+    weights = sum(parameter.numel() for parameter in module.parameters())
+    needed, memory = 4 * COPIES_IN_TRAINING * weights, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > memory:
+        raise document.problem(
+            f"{call.target} is too large to be trained here",
+            call.line,
+            f"{weights} weights, {needed >> 30} GiB; this machine has {memory >> 30} GiB",
+            "Lower its sizes",
+        )
 
 
 def read_folder_yaml(config: Path) -> Document:
@@ -115,7 +134,7 @@ def _setting_that_reads(document: Document) -> str:
 
 
 def _loaded(call: Call, document: Document, weights: Path, prefix: str) -> nn.Module:
-    with torch.device("meta"):
+    with torch.device("meta"), module_limit(len(open_checkpoint(weights))):
         module: nn.Module = build(call, document)
     tensors = match_weight_norm(module, _state(weights, prefix, module))
     described = f"{document.path}:{call.line}, {call.target}"

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from tasks.errors import UserError, python_command, shortened_name
 from tasks.models.loading.weight_norm import without_weight_norm
-from tasks.paths import file_safe
 from tasks.user_files import weights_format
 
 TRAINING_STATE = ("epoch", "step")  # what CosyVoice's training adds to a state dict
@@ -202,7 +201,7 @@ def _expression(found: Weights) -> str:
 
 def _command_that_saves(expression: str, path: Path, chosen: str) -> str:
     """The remedy, for example for the first of the sets."""
-    saved = path.with_name(f"{path.stem}.{file_safe(chosen)[:40]}.pt")
+    saved = path.with_name(f"{path.stem}.{re.sub(r'[^A-Za-z0-9._-]+', '-', chosen)[:40]}.pt")
     command = python_command(f"import torch; torch.save({expression}, {str(saved)!r})")
     return f"Save the one that you want to a file and give that, for example: {command}"
 

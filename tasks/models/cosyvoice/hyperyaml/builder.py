@@ -10,7 +10,8 @@ from typing import Any
 from tasks.errors import UserError, reason
 from tasks.models.cosyvoice.hyperyaml.class_map import CLASSES
 from tasks.models.cosyvoice.hyperyaml.document import Document
-from tasks.models.cosyvoice.hyperyaml.records import Call
+from tasks.models.cosyvoice.hyperyaml.option_types import wrong_options
+from tasks.models.cosyvoice.hyperyaml.records import Call, quoted
 
 
 def build(value: Any, document: Document) -> Any:
@@ -22,8 +23,8 @@ def build(value: Any, document: Document) -> Any:
     if isinstance(value, Call):
         module, _, attribute = local_class(value, document).partition(":")
         constructor = getattr(import_module(module), attribute)
-        arguments = {name: build(argument, document) for name, argument in value.arguments.items()}
         _check_arguments(constructor, value, document)
+        arguments = {name: build(argument, document) for name, argument in value.arguments.items()}
         if value.partial:
             return partial(constructor, **arguments)
         return _construct(constructor, arguments, value, document)
@@ -56,12 +57,7 @@ def _construct(constructor: Any, arguments: Mapping[str, Any], call: Call, docum
         raise
     except Exception as error:  # layers raise many types of exceptions for wrong sizes and types
         plain = {name: value for name, value in call.arguments.items() if not isinstance(value, Call)}
-        raise document.problem(
-            f"{call.target} cannot be built with these options: {type(error).__name__}: {reason(error)}",
-            call.line,
-            ", ".join(f"{name}={value}" for name, value in plain.items()),
-            "Fix them, or use the original YAML of the model",
-        ) from error
+        raise _not_built(call, f"{type(error).__name__}: {reason(error)}", plain, document) from error
 
 
 def _check_arguments(constructor: Any, call: Call, document: Document) -> None:
@@ -76,3 +72,14 @@ def _check_arguments(constructor: Any, call: Call, document: Document) -> None:
             ", ".join(call.arguments),
             f"It has {known}",
         ) from error
+    for name, wanted in wrong_options(constructor, call.arguments):
+        raise _not_built(call, f"{name} must be {wanted}", {name: call.arguments[name]}, document)
+
+
+def _not_built(call: Call, why: str, options: Mapping[str, Any], document: Document) -> UserError:
+    return document.problem(
+        f"{call.target} cannot be built with these options: {quoted(why)}",
+        call.line,
+        ", ".join(f"{name}={value}" for name, value in options.items()),
+        "Fix them, or use the original YAML of the model",
+    )

@@ -6,7 +6,7 @@ from typing import Any
 
 from tasks.errors import UserError
 
-QUOTED_AT_MOST = 200  # characters of a file that a message repeats
+QUOTED_AT_MOST = 600  # characters of a file that a message repeats
 
 
 @dataclass(eq=False)

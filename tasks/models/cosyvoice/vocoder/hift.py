@@ -61,6 +61,8 @@ class HiFTGenerator(nn.Module):
         conv_pre_look_right: int | None = None,
     ) -> None:
         super().__init__()
+        if any(not 1 <= rate <= size for rate, size in zip(upsample_rates, upsample_kernel_sizes, strict=True)):
+            raise ValueError("each of upsample_rates must be from 1 to its kernel size")
         self.in_channels, self.lrelu_slope, self.audio_limit = in_channels, lrelu_slope, audio_limit
         self.look_ahead = self.LOOK_AHEAD if conv_pre_look_right is None else conv_pre_look_right
         self.blocks_per_stage = len(resblock_kernel_sizes)

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+MAX_SIZE = 2048  # of the transform; its basis has that many columns
+
 
 class ShortTimeFourier(nn.Module):
     """STFT and inverse with a periodic Hann window, centred frames and reflected edges, as in ``torch.stft``.
@@ -20,6 +22,8 @@ class ShortTimeFourier(nn.Module):
 
     def __init__(self, n_fft: int, hop: int) -> None:
         super().__init__()
+        if not (2 <= n_fft <= MAX_SIZE and n_fft % 2 == 0 and 1 <= hop <= n_fft):
+            raise ValueError(f"n_fft {n_fft} must be even, up to {MAX_SIZE}, and hop_len {hop} from 1 to n_fft")
         self.n_fft, self.hop, self.bins = n_fft, hop, n_fft // 2 + 1
         # Loaders build on the meta device; these constants, which no checkpoint has, must be real.
         with torch.device("cpu"):
