@@ -102,6 +102,7 @@ class Model:
     name: str = MISSING  # first folder under artifacts/
     dir: str | None = None  # the folder in the original layout
     config: str = MISSING  # the folder's YAML
+    classes: list[str] = field(default_factory=list)  # in that YAML, by which a folder of this model is recognised
     parts: dict[str, str] = MISSING  # part -> file in the folder
     checkpoints: dict[str, str | None] = field(default_factory=dict)  # part -> folder of checkpoints to average
     training: Training | None = None

@@ -28,6 +28,7 @@ from tasks.workflow.clean import clean, refuse_beside_a_run
 from tasks.workflow.doit_freshness import ContentChecker, UpToDate
 from tasks.workflow.execute import execute, refuse_skipped
 from tasks.workflow.machine_facts import machine_facts
+from tasks.workflow.model_folder import load_settings
 from tasks.workflow.reporter import Reporter
 from tasks.workflow.step_status import StepStatus
 from tasks.workflow.unused_settings import unused_settings
@@ -53,7 +54,7 @@ class Workflow:
         print_anything(sys.stdout, sys.stderr)
         try:
             words = command_line_words()
-            configs = compose.load(words, workdir=Path(get_initial_workdir() or Path.cwd()))
+            configs = load_settings(words, workdir=Path(get_initial_workdir() or Path.cwd()))
             input_files.check_read(configs)
             root = Path(configs[0].artifacts)
             artifacts_folder.prepare(root)

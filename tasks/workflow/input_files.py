@@ -1,21 +1,20 @@
 """Checks the user's folders before anything runs: which files exist, and which checkpoints will be averaged."""
 
 import os.path
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from tasks import checkpoints
 from tasks.errors import ConfigError, UserError
 from tasks.job import RECORDED
 from tasks.pipeline.step import Step
-from tasks.settings.compose import CONF
+from tasks.plain_data import MAX_BYTES
 from tasks.settings.schema import Config
 from tasks.user_files import require_usable
+from tasks.workflow.model_folder import models_in, without_yaml
 
+CONFIG = "config"  # role of a model's YAML
 SAFETENSORS = ".safetensors"
 
 
@@ -46,14 +45,13 @@ def checkpoints_to_average(config: Config) -> tuple[dict[str, Sequence[Path]], d
 
 
 def absent(config: Config) -> set[str]:
-    """Parts, and further files, that a usable model folder does not have: one with the YAML and some part's file."""
+    """Parts, and further files, that a model folder does not have which has some part's file."""
     model = config.model
     folder = Path(model.dir or "")
     parts = {part for part, file in model.parts.items() if not os.path.lexists(folder / file)}
     named = (file for component in model.components.values() for file in component.files.values())
     files = {file for file in named if not os.path.lexists(folder / file)}
-    usable = (folder / model.config).is_file() and len(parts) < len(model.parts)
-    return parts | files if usable else set()
+    return parts | files if len(parts) < len(model.parts) else set()
 
 
 def check_read(configs: Sequence[Config]) -> None:
@@ -71,23 +69,27 @@ def check_inputs(steps: Sequence[Step]) -> None:
     """Every file that no step makes must be there, and be one that can be read to its end.
 
     Raises:
-        ConfigError: naming each missing file and the setting that leads to it; each that is no file.
+        ConfigError: one line for each cause, with the setting that leads to it.
     """
     made = {path for step in steps for path in step.outputs.values()}
-    needed = [(path, role, step) for step in steps if not step.skip for role, path in step.inputs.items()]
-    given = {path: (role, step) for path, role, step in needed if path not in made}
-    problems = [_problem(path, role, step) for path, (role, step) in given.items()]
+    needed = {path: (role, step) for step in reversed(steps) if not step.skip for role, path in step.inputs.items()}
+    given = {path: by for path, by in needed.items() if path not in made}
+    missing = {path: by for path, by in given.items() if not os.path.lexists(path)}
+    folders = [path.parent for path, (role, _) in missing.items() if role == CONFIG]
+    beside = {path for path in missing for folder in folders if folder in path.parents and missing[path][0] != CONFIG}
+    problems = [_missing(path, role, step) for path, (role, step) in missing.items() if path not in beside]
+    problems += [_unusable(path, role) for path, (role, _) in given.items() if path not in missing]
     if any(problems):
         raise ConfigError(list(dict.fromkeys(problem for problem in problems if problem)))
 
 
-def _problem(path: Path, role: str, step: Step) -> str:
-    if not os.path.lexists(path):
-        return _missing(path, role, step)
+def _unusable(path: Path, role: str) -> str:
     try:
         require_usable(path)
     except UserError as error:
         return str(error).rstrip(".")
+    if role == CONFIG and path.stat().st_size > MAX_BYTES:
+        return f"model.dir={path.parent}: {path.name} has more than {MAX_BYTES} bytes; it is no model YAML"
     return ""
 
 
@@ -97,7 +99,8 @@ def _chosen(found: Sequence[checkpoints.Checkpoint], config: Config) -> Sequence
 
 
 def _unread(folder: Path, model: str) -> str:
-    return f"model.dir={folder}: {model} is built in and reads no folder; set model={_family_of(folder) or 'NAME'}"
+    found = " or ".join(f"model={name}" for name in models_in(folder)) or "model=NAME"
+    return f"model.dir={folder}: {model} is built in and reads no folder; set {found}"
 
 
 def _missing(path: Path, role: str, step: Step) -> str:
@@ -105,19 +108,9 @@ def _missing(path: Path, role: str, step: Step) -> str:
         return f"recordings of {step.name.partition('/')[2]}: no such file: {path}"
     if not path.is_absolute():
         return f"model.dir: not given; {step.name.partition('/')[0]} is read from it: set model.dir=DIR"
-    folder = step.inputs.get("config", path).parent
+    folder = step.inputs.get(CONFIG, path).parent
     if not folder.is_dir():
         return f"model.dir={folder}: no such folder"
-    other = _family_of(path.parent)
-    if other and path.suffix == ".yaml":
-        return f"model.dir={path.parent}: has no {path.name}; it is a folder for model={other}"
+    if role == CONFIG:
+        return without_yaml(path)
     return f"model.dir={path.parent}: has no {path.name}, which {step.task} reads"
-
-
-def _family_of(folder: Path) -> str:
-    """The known model whose YAML lies in `folder`, or an empty string."""
-    for path in sorted((CONF / "model").glob("*.yaml")):
-        declared: Mapping[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if (folder / declared.get("config", "")).is_file():
-            return path.stem
-    return ""

@@ -292,6 +292,36 @@ def test_a_tag_that_the_component_does_not_reach_does_not_matter(tmp_path):
     assert f"{config}:41: a tag that is not allowed here" in refusal(config=config, wanted=component("flow.encoder"))
 
 
+def first_cosyvoice2(folder):
+    """The YAML of the first CosyVoice 2 folders: one decoder class for both generations, no chunk sizes."""
+    text = config_of(FAMILY).read_text(encoding="utf-8")
+    for old, new in {
+        "decoder.CausalConditionalDecoder\n": "decoder.ConditionalDecoder\n            causal: True\n",
+        "            static_chunk_size: !ref <chunk_size> * <token_mel_ratio>\n": "",
+        "            num_decoding_left_chunks: !ref <num_decoding_left_chunks>\n": "",
+        "        static_chunk_size: !ref <chunk_size>\n": "",
+        "    mix_ratio: [5, 15]\n": "",
+    }.items():
+        assert old in text
+        text = text.replace(old, new)
+    (folder / "cosyvoice.yaml").write_text(text, encoding="utf-8")
+    return folder / "cosyvoice.yaml"
+
+
+def test_the_first_cosyvoice2_layout_gives_the_same_flow(tmp_path):
+    first = load_part("flow", config=first_cosyvoice2(tmp_path), weights=weights_of(FAMILY))
+    today = load_part("flow", config=config_of(FAMILY), weights=weights_of(FAMILY))
+    tokens, none = torch.arange(30)[None], torch.zeros(1, 0, 80)
+    given = {"prompt_token": tokens[:, :0], "prompt_feat": none, "embedding": torch.ones(1, 192)}
+    assert torch.equal(first.synthesize(tokens, **given), today.synthesize(tokens, **given))
+
+
+def test_chunk_wise_synthesis_without_a_chunk_size_is_refused(tmp_path):
+    wanted = replace(ESTIMATOR, options={"streaming": True})
+    load(wanted=wanted)
+    assert "ConditionalDecoder has no static_chunk_size" in refusal(config=first_cosyvoice2(tmp_path), wanted=wanted)
+
+
 def test_a_yaml_without_the_part_is_reported(tmp_path):
     assert "has no key 'flow'" in refusal(config=changed_config(FAMILY, tmp_path, "\nflow:", "\nstream:"))
 

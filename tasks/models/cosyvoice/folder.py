@@ -47,6 +47,7 @@ def load_component(component: ComponentSpec, *, config: Path, weights: Path) -> 
     prefix = component.name.removeprefix(component.part).removeprefix(".")
     module = _loaded(call, document, weights, prefix + "." if prefix else "")
     _require_arguments(module, call, component, document)
+    _require_chunk_size(module, call, component, document)
     fix_parametrized_weights(module)
     return module
 
@@ -123,6 +124,17 @@ def _require_arguments(module: nn.Module, call: Call, component: ComponentSpec, 
             call.line,
             ", ".join(missing),
             _setting_that_reads(document) or f"It takes {', '.join(parameters)}",
+        )
+
+
+def _require_chunk_size(module: nn.Module, call: Call, component: ComponentSpec, document: Document) -> None:
+    """Chunk-wise synthesis needs the size of a chunk: without one the artifact would be that for whole utterances."""
+    if component.options.get("streaming") and not getattr(module, "static_chunk_size", 0):
+        raise document.problem(
+            f"{component.name}: options.streaming=true, but {call.target} has no static_chunk_size",
+            call.line,
+            None,
+            "Set options.streaming=false, or use the current YAML of the model, which gives its static_chunk_size",
         )
 
 

@@ -22,8 +22,8 @@ class DiT(nn.Module):
     Args:
         spk_dim: width of the speaker input; None: the speaker input is ignored.
         long_skip_connection: concatenate the input embedding to the output of the last block.
-        num_decoding_left_chunks: kept for compatibility with the original config; ignored, as every chunk sees all
-            earlier chunks.
+        out_channels: kept for compatibility with the original config; ignored, the output has ``mel_dim`` channels.
+        num_decoding_left_chunks: likewise, as every chunk sees all earlier chunks.
     """
 
     def __init__(
@@ -44,7 +44,6 @@ class DiT(nn.Module):
         num_decoding_left_chunks: int = 2,
     ) -> None:
         super().__init__()
-        self.out_channels = out_channels or mel_dim
         self.static_chunk_size = static_chunk_size
         self.time_embed = TimeEmbedding(dim)
         self.input_embed = InputEmbedding(2 * mel_dim + (mu_dim or mel_dim), spk_dim or 0, dim)
@@ -58,7 +57,7 @@ class DiT(nn.Module):
         self.proj_out = nn.Linear(dim, mel_dim)
 
     def sizes(self) -> dict[str, int]:
-        return {"mel": self.out_channels}
+        return {"mel": self.proj_out.out_features}
 
     def forward(  # noqa: PLR0917 - the original order, which TensorRT plans rely on
         self, x: Tensor, mask: Tensor, mu: Tensor, t: Tensor, spks: Tensor, cond: Tensor, streaming: bool = False

@@ -134,7 +134,7 @@ class UNet(nn.Module):
             t: (B,) or 0-d, in [0, 1].
             spks: (B, mel), the projected speaker embedding.
             cond: (B, mel, T), mel of the prompt, zeros elsewhere.
-            streaming: attend in chunks (CosyVoice 2); ignored by CosyVoice 1.
+            streaming: attend in chunks of ``static_chunk_size`` frames; 0: no chunks.
 
         Returns:
             (B, mel, T), zero on masked frames.
@@ -172,7 +172,10 @@ def require_gelu(act_fn: str) -> None:
 
 
 class ConditionalDecoder(UNet):
-    """The estimator of CosyVoice 1: GroupNorm, unmasked attention."""
+    """The estimator of CosyVoice 1: GroupNorm, unmasked attention.
+
+    ``causal`` makes it that of the first CosyVoice 2 folders, which was a class of its own later: it has no chunk size.
+    """
 
     def __init__(
         self,
@@ -186,10 +189,11 @@ class ConditionalDecoder(UNet):
         num_mid_blocks: int = 2,
         num_heads: int = 4,
         act_fn: str = "gelu",
+        causal: bool = False,
     ) -> None:
         require_gelu(act_fn)
         shape = UNetShape(in_channels, out_channels, channels, n_blocks, num_mid_blocks)
-        super().__init__(shape, BlockOptions(num_heads, attention_head_dim, dropout), causal=False)
+        super().__init__(shape, BlockOptions(num_heads, attention_head_dim, dropout), causal=causal)
 
 
 class CausalConditionalDecoder(UNet):
