@@ -1,7 +1,7 @@
 """Checks the user's folders before anything runs: which files exist, and which checkpoints will be averaged."""
 
 import os.path
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,7 +77,7 @@ def check_inputs(steps: Sequence[Step]) -> None:
     missing = {path: by for path, by in given.items() if not os.path.lexists(path)}
     folders = [path.parent for path, (role, _) in missing.items() if role == CONFIG]
     beside = {path for path in missing for folder in folders if folder in path.parents and missing[path][0] != CONFIG}
-    problems = [_missing(path, role, step) for path, (role, step) in missing.items() if path not in beside]
+    problems = _missing_files({path: by for path, by in missing.items() if path not in beside})
     problems += [_unusable(path, role) for path, (role, _) in given.items() if path not in missing]
     if any(problems):
         raise ConfigError(list(dict.fromkeys(problem for problem in problems if problem)))
@@ -103,14 +103,29 @@ def _unread(folder: Path, model: str) -> str:
     return f"model.dir={folder}: {model} is built in and reads no folder; set {found}"
 
 
-def _missing(path: Path, role: str, step: Step) -> str:
+def _missing_files(missing: Mapping[Path, tuple[str, Step]]) -> list[str]:
+    """A line for each cause; the weights and other files that one folder lacks are one."""
+    problems: list[str] = []
+    lacking: dict[Path, list[tuple[str, Step]]] = {}
+    for path, (role, step) in missing.items():
+        folder = step.inputs.get(CONFIG, path).parent
+        if problem := _cause(path, role, step, folder):
+            problems.append(problem)
+        else:
+            name = str(path.relative_to(folder)) if folder in path.parents else str(path)
+            lacking.setdefault(folder, []).append((name, step))
+    for folder, files in lacking.items():
+        names, (_, step) = ", ".join(sorted(name for name, _ in files)), files[0]
+        problems.append(f"model.dir={folder}: has no {names}{f', which {step.task} reads' if len(files) == 1 else ''}")
+    return problems
+
+
+def _cause(path: Path, role: str, step: Step, folder: Path) -> str:
+    """Why a file is missing; empty if it is just not in the model's folder."""
     if role.startswith(RECORDED):
         return f"recordings of {step.name.partition('/')[2]}: no such file: {path}"
     if not path.is_absolute():
         return f"model.dir: not given; {step.name.partition('/')[0]} is read from it: set model.dir=DIR"
-    folder = step.inputs.get(CONFIG, path).parent
     if not folder.is_dir():
         return f"model.dir={folder}: no such folder"
-    if role == CONFIG:
-        return without_yaml(path)
-    return f"model.dir={path.parent}: has no {path.name}, which {step.task} reads"
+    return without_yaml(path) if role == CONFIG else ""

@@ -1,0 +1,66 @@
+"""What a model folder lacks is reported before anything runs: one line for each cause, however many steps read it."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tasks.errors import ConfigError
+from tasks.pipeline.graph import build
+from tasks.pipeline.graph_inputs import GraphInputs, Machine
+from tasks.pipeline.stages.table import STAGES
+from tasks.workflow.input_files import absent, check_inputs
+from tasks.workflow.model_folder import load_settings
+from tests.support.project import GOLDEN
+
+FLOW, VOCODER = "flow.pt", "hift.pt"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder for CosyVoice 1 whose weights are somebody else's business."""
+    shutil.copy(GOLDEN / "cosyvoice1" / "cosyvoice.yaml", tmp_path)
+    return tmp_path
+
+
+def problems(folder: Path, *words: str) -> list[str]:
+    (config,) = load_settings(["model=cosyvoice", f"model.dir={folder}", *words], workdir=Path("/w"))
+    steps = build(GraphInputs(config, Machine(), {}, absent(config)), STAGES)
+    try:
+        check_inputs(steps)
+    except ConfigError as error:
+        return error.problems
+    return []
+
+
+def test_a_part_that_is_not_there_is_skipped(folder: Path) -> None:
+    (folder / FLOW).touch()
+    assert problems(folder) == []
+
+
+def test_a_yaml_of_another_name_is_one_line(folder: Path) -> None:
+    (folder / FLOW).touch()
+    (folder / "cosyvoice.yaml").rename(folder / "config.yaml")
+    assert problems(folder) == [
+        f"model.dir={folder}: has no cosyvoice.yaml; there is config.yaml: set model.config=config.yaml"
+    ]
+    assert problems(folder, "model.config=config.yaml") == []
+
+
+def test_a_folder_without_any_weights_is_one_line(folder: Path) -> None:
+    assert problems(folder) == [f"model.dir={folder}: has no flow.pt, hift.pt, llm.pt"]
+
+
+def test_a_yaml_that_cannot_be_one_is_not_even_hashed(folder: Path) -> None:
+    (folder / FLOW).touch()
+    with (folder / "cosyvoice.yaml").open("ab") as file:
+        file.truncate(100 * 2**30)
+    (line,) = problems(folder)
+    assert "cosyvoice.yaml has more than 1048576 bytes" in line
+
+
+def test_a_folder_that_is_not_there_and_one_that_is_not_given() -> None:
+    assert problems(Path("/nowhere")) == ["model.dir=/nowhere: no such folder"]
+    assert problems(Path("/nowhere"), "model.dir=null") == [
+        "model.dir: not given; cosyvoice is read from it: set model.dir=DIR"
+    ]
