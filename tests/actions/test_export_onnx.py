@@ -234,6 +234,13 @@ def test_an_input_that_nothing_reads_is_in_the_file_nevertheless(exports: Export
     assert [value.name for value in onnx.load(exports(job)).graph.input] == ["unread", "x"]
 
 
+def test_declared_shapes_that_the_module_does_not_take_are_named(tmp_path):
+    component = small_component("Plain", inputs={"x": {"shape": ["batch", 9, "frames"]}})
+    error = error_of(run, small_export_job("Plain", tmp_path, component=component))
+    assert (error.where, "does not take inputs of the declared shapes" in error.what) == ("small.Plain", True)
+    assert error.value.startswith("x [2, 9, 13]; RuntimeError: ")
+
+
 def test_module_that_reads_values_is_refused_with_the_reason(tmp_path):
     error = error_of(run, small_export_job("FixedLength", tmp_path, exporter="dynamo"))
     assert error.where == "small.FixedLength"

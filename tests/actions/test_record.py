@@ -10,13 +10,12 @@ from tasks.actions.record import run
 from tasks.models.cosyvoice.folder import load_part
 from tasks.models.loading.checkpoint_file import open_checkpoint
 from tests.support.errors import error_of
-from tests.support.folders import changed_weights, config_of, weights_of
+from tests.support.folders import changed_weights, config_of, mel_bands, random_folder, weights_of
 from tests.support.made_once import made_once
 from tests.support.steps import ESTIMATOR, FAMILIES, job_of, steps_of
 
 
-def recording(family, folder, *, weights=None):
-    inputs = {"weights": weights} if weights else {}
+def recording(family, folder, **inputs):
     return job_of(steps_of(family, ESTIMATOR)["record"], inputs=inputs, outputs={"recorded": folder / "recorded.pt"})
 
 
@@ -87,3 +86,12 @@ def test_a_model_whose_own_estimator_gets_nan_is_reported_and_nothing_is_written
     error = error_of(run, job)
     assert (error.where, error.value) == (str(weights), "without_prompt.step0/mu")
     assert not job.outputs["recorded"].exists()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_model_of_other_mel_bands_is_recorded(family, tmp_path):
+    changes = mel_bands(family, 100) | {"spk_embed_dim: 192": "spk_embed_dim: 256"}
+    folder = random_folder(family, tmp_path / "model", changes, parts=["flow"])
+    job = recording(family, tmp_path, config=next(folder.glob("*.yaml")), weights=folder / "flow.pt")
+    shapes = run(job)["calls"]["with_prompt.step5"]
+    assert {shapes[name][1] for name in ("x", "mu", "spks", "cond")} == {100}

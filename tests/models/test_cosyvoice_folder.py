@@ -286,6 +286,18 @@ def test_a_part_that_cannot_be_trained_in_this_machines_memory_is_refused_before
     assert "is too large to be trained here" in str(error_of(build_part, "flow", config=config))
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "shown"),
+    [
+        ("out_channels: 80", "out_channels: 100", "in_channels must be 4 x out_channels"),
+        ("output_size: 80\n", "output_size: 100\n", "the estimator has 80 mel bands, output_size is 100"),
+    ],
+)
+def test_parts_of_different_mel_bands_are_refused(tmp_path, old, new, shown):
+    config = changed_config(FAMILY, tmp_path, old, new)
+    assert shown in str(error_of(load_part, "flow", config=config, weights=weights_of(FAMILY)))
+
+
 def test_a_tag_that_the_component_does_not_reach_does_not_matter(tmp_path):
     config = changed_config(FAMILY, tmp_path, "num_blocks: 2", "num_blocks: !mylab/blocks 2")
     load(config=config)

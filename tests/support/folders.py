@@ -59,5 +59,14 @@ def random_folder(family: str, folder: Path, changes: dict[str, str], *, parts: 
     return folder
 
 
+def mel_bands(family: str, count: int) -> dict[str, str]:
+    """Changes for `random_folder`: another number of mel bands wherever the YAML has 80 of them."""
+    sizes = {"in_channels: 80": 1, "out_channels: 80": 1, "output_size: 80": 1, "spk_emb_dim: 80": 1, "num_mels: 80": 1}
+    sizes |= {"in_channels: 240": 3, "in_channels: 320": 4}
+    sizes |= {"        channels: 80": 1, "    input_size: 80": 1, "mel_dim: 80": 1, "mu_dim: 80": 1, "spk_dim: 80": 1}
+    text = config_of(family).read_text(encoding="utf-8")
+    return {old: f"{old.partition(':')[0]}: {times * count}" for old, times in sizes.items() if old in text}
+
+
 def copied_weights(family: str, folder: Path) -> Path:
     return Path(shutil.copy(weights_of(family), folder / "flow.pt"))

@@ -18,6 +18,7 @@ import torch
 from onnx_ir.passes.common import ShapeInferencePass
 from torch import Tensor, nn
 
+from tasks.actions.inputs.declared_shapes import require_declared_shapes
 from tasks.actions.inputs.generated import static_sizes, trace_sample
 from tasks.errors import UserError, reason
 from tasks.settings.component import AxisSpec, ComponentSpec
@@ -36,10 +37,11 @@ def trace(module: nn.Module, *, component: ComponentSpec, settings: Settings) ->
         settings: `onnx`: exporter, opset, constant_folding, dynamic_batch.
 
     Raises:
-        UserError: the exporter cannot export that module.
+        UserError: the module does not take the declared shapes, or the exporter cannot export it.
     """
     dynamic = component.dynamic_axes(dynamic_batch=settings["dynamic_batch"])
     sample = _sample(module, component, dynamic)
+    require_declared_shapes(module, component, sample)
     bound = _Bound(module, tuple(component.inputs), component.options).eval()
     export: Callable[..., ir.Model] = {"dynamo": _with_dynamo, "torchscript": _with_torchscript}[settings["exporter"]]
     with _quiet(), torch.no_grad():

@@ -94,6 +94,8 @@ class UNet(nn.Module):
 
     def __init__(self, shape: UNetShape, options: BlockOptions, *, causal: bool, static_chunk_size: int = 0) -> None:
         super().__init__()
+        if shape.in_channels != 4 * shape.out_channels:
+            raise ValueError("in_channels must be 4 x out_channels: noisy mel, encoded mel, speaker and prompt mel")
         self.in_channels = shape.in_channels
         self.out_channels = shape.out_channels
         self.static_chunk_size = static_chunk_size

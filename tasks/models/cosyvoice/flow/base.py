@@ -24,6 +24,7 @@ class TokenToMelFlow(nn.Module):
         self, *, input_size: int, output_size: int, spk_embed_dim: int, vocab_size: int, decoder: nn.Module
     ) -> None:
         super().__init__()
+        _require_bands(decoder, output_size)
         self.output_size = output_size
         self.input_embedding = nn.Embedding(vocab_size, input_size)
         self.spk_embed_affine_layer = nn.Linear(spk_embed_dim, output_size)
@@ -62,6 +63,12 @@ class TokenToMelFlow(nn.Module):
         mask = valid_mask(lengths, token.size(1)).transpose(1, 2)
         embedded = self.input_embedding(token.clamp(min=0))
         return embedded * mask.to(embedded.dtype)
+
+
+def _require_bands(decoder: Any, output_size: int) -> None:
+    bands = decoder.estimator.sizes()["mel"] if hasattr(decoder, "estimator") else output_size
+    if bands != output_size:
+        raise ValueError(f"the estimator has {bands} mel bands, output_size is {output_size}")
 
 
 def _length_of(sequence: Tensor) -> Tensor:

@@ -96,8 +96,10 @@ class CausalConditionalCFM(FlowMatching):
 
     @cached_property
     def noise(self) -> Tensor:
-        """(1, 80, MAX_FRAMES), drawn with seed 0; the global random state is not changed."""
-        return torch.randn([1, 80, MAX_FRAMES], generator=torch.Generator("cpu").manual_seed(0), device="cpu")
+        """(1, mel, MAX_FRAMES), drawn with seed 0; the global random state is not changed."""
+        estimator: Any = self.estimator
+        shape = [1, estimator.sizes()["mel"], MAX_FRAMES]
+        return torch.randn(shape, generator=torch.Generator("cpu").manual_seed(0), device="cpu")
 
     def forward(
         self, mu: Tensor, mask: Tensor, n_timesteps: int, *, spks: Tensor, cond: Tensor, streaming: bool = False
