@@ -286,6 +286,18 @@ def test_a_part_that_cannot_be_trained_in_this_machines_memory_is_refused_before
     assert "is too large to be trained here" in str(error_of(build_part, "flow", config=config))
 
 
+@pytest.mark.parametrize("rate", [0, -1, 1, 1000000])
+@pytest.mark.parametrize(
+    ("family", "option"),
+    [("cosyvoice1", "input_frame_rate: 50"), ("cosyvoice3", "token_mel_ratio: !ref <token_mel_ratio>")],
+)
+def test_frames_for_a_token_are_bounded_although_no_weight_tells_them(tmp_path, family, option, rate):
+    name = option.partition(":")[0]
+    new = {"input_frame_rate": rate, "token_mel_ratio": rate - 1}[name]
+    config = changed_config(family, tmp_path, option, f"{name}: {new}")
+    assert f"{name} must be from" in str(error_of(load_part, "flow", config=config, weights=weights_of(family)))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "shown"),
     [

@@ -15,12 +15,17 @@ from tasks.models.cosyvoice.flow.base import N_TIMESTEPS, TokenToMelFlow, prompt
 STREAMING_SHARE = 0.5  # of the training batches
 
 
+MAX_TOKEN_MEL_RATIO = 16  # frames for each token; published models have 2
+
+
 class CausalFlow(TokenToMelFlow):
     """Speech tokens and a speaker embedding to a mel, offline or in chunks."""
 
     def __init__(self, *, token_mel_ratio: int, pre_lookahead_len: int, **common: Any) -> None:
         """``common`` are the arguments of TokenToMelFlow."""
         super().__init__(**common)
+        if not 1 <= token_mel_ratio <= MAX_TOKEN_MEL_RATIO:
+            raise ValueError(f"token_mel_ratio must be from 1 to {MAX_TOKEN_MEL_RATIO}")
         self.token_mel_ratio = token_mel_ratio
         self.pre_lookahead_len = pre_lookahead_len
 

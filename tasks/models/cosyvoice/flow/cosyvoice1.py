@@ -10,6 +10,8 @@ from tasks.models.cosyvoice.flow.base import N_TIMESTEPS, TokenToMelFlow, prompt
 from tasks.models.cosyvoice.flow.length_regulator import FRAMES_PER_SECOND
 from tasks.models.cosyvoice.masks import valid_mask
 
+TOKEN_RATES = (5, 200)  # tokens per second: lowest and highest that is taken; published models have 25 and 50
+
 
 class MaskedDiffWithXvec(TokenToMelFlow):
     """Constructor arguments and state-dict names are those of the original implementation.
@@ -38,6 +40,8 @@ class MaskedDiffWithXvec(TokenToMelFlow):
             vocab_size=vocab_size,
             decoder=decoder,
         )
+        if not TOKEN_RATES[0] <= input_frame_rate <= TOKEN_RATES[1]:
+            raise ValueError(f"input_frame_rate must be from {TOKEN_RATES[0]} to {TOKEN_RATES[1]} tokens per second")
         self.input_frame_rate = input_frame_rate
         self.encoder = encoder
         self.encoder_proj = nn.Linear(encoder.output_size(), output_size)
