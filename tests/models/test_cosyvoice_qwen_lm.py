@@ -1,16 +1,19 @@
 """The language models of CosyVoice 2 and 3 compared with recorded outputs of the originals."""
 
+import json
+import os
+import shutil
 import sys
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from tasks.errors import UserError
 from tasks.models.cosyvoice.folder import load_part
-from tasks.models.cosyvoice.llm.qwen2_backbone import Qwen2Encoder
+from tasks.models.cosyvoice.llm.qwen2_backbone import DIMENSIONS, Qwen2Encoder
 from tasks.models.cosyvoice.llm.sampling import nucleus_sampling, ras_sampling
 from tests.support.errors import error_of
 from tests.support.folders import config_of, weights_of
@@ -188,21 +191,85 @@ def test_a_missing_qwen_folder_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
+        ("", "Expecting value"),
         ("{", ""),
         ("[]", "list"),
-        ('{"model_type": "llama"}', "llama"),
-        ('{"hidden_size": "wide"}', "hidden_size"),
-        ('{"hidden_act": "none such"}', "none such"),
-        ('{"hidden_size": 8, "vocab_size": 9, "pad_token_id": 151643}', "adding_idx"),
+        ("[" * 10**5, "nested too deeply"),
+        ('{"a": ' * 10**5, "nested too deeply"),
+        (b"\x80\0PK" * 10**6, "byte 0x80 in position 0"),
+        ('{"vocab_size": ' + "9" * 10**5 + "}", "Exceeds the limit"),
+    ],
+    ids=["empty", "cut", "list", "lists", "mappings", "binary", "digits"],
+)
+def test_a_configuration_that_is_no_json_object_is_refused_in_one_short_line(tmp_path, text, shown):
+    (tmp_path / "config.json").write_bytes(text if isinstance(text, bytes) else text.encode())
+    message = str(error_of(Qwen2Encoder, pretrain_path=tmp_path))
+    assert message.startswith(f"{tmp_path}/config.json: ")
+    assert shown in message
+    assert len(message) < 400
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_a_configuration_that_is_no_file_is_refused(tmp_path, make):
+    make(tmp_path / "config.json")
+    assert "not a regular file" in error_of(Qwen2Encoder, pretrain_path=tmp_path).what
+
+
+@pytest.mark.parametrize(
+    ("change", "shown"),
+    [
+        ({"model_type": "llama"}, "llama"),
+        ({"model_type": ["k" * 10**6]}, "kkk"),
+        ({"hidden_size": "wide"}, "hidden_size: wide"),
+        ({"hidden_size": None}, "hidden_size: None"),
+        ({"hidden_size": 10**18}, "hidden_size: 1000000000000000000, allowed 1 to 131072"),
+        ({"hidden_size": 65}, "num_attention_heads 4: not a multiple"),
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers: 1000000000"),
+        ({"num_hidden_layers": True}, "num_hidden_layers: True"),
+        ({"num_attention_heads": 0}, "num_attention_heads: 0"),
+        ({"num_key_value_heads": [2]}, "num_key_value_heads: list"),
+        ({"intermediate_size": 1.5}, "intermediate_size: 1.5"),
+        ({"vocab_size": -1}, "vocab_size: -1"),
+        ({"head_dim": 10**12}, "head_dim: 1000000000000"),
+        ({"rope_theta": "x"}, "rope_theta: str"),
+        ({"rms_norm_eps": float("nan")}, "rms_norm_eps: nan"),
+        ({"rope_scaling": {"rope_type": "none such"}}, "none such"),
+        ({"hidden_act": "none such"}, "none such"),
+        ({"pad_token_id": 151643}, "adding_idx"),
     ],
 )
-def test_a_configuration_that_describes_no_qwen2_is_refused_with_its_file(tmp_path, text, shown):
-    file = tmp_path / "config.json"
-    file.write_text(text)
-    with pytest.raises(UserError) as caught:
-        Qwen2Encoder(pretrain_path=tmp_path)
-    assert caught.value.where == str(file)
-    assert shown in str(caught.value.value)
+def test_a_configuration_that_describes_no_qwen2_is_refused_with_its_file(tmp_path, change, shown):
+    good = json.loads((config_of("cosyvoice2").parent / "CosyVoice-BlankEN" / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(good | change))
+    error = error_of(Qwen2Encoder, pretrain_path=tmp_path)
+    assert error.where == str(tmp_path / "config.json")
+    assert shown in str(error)
+    assert len(str(error)) < 1000
+
+
+@pytest.mark.parametrize("missing", DIMENSIONS)
+def test_a_size_that_the_configuration_lacks_is_named(tmp_path, missing):
+    good = json.loads((config_of("cosyvoice2").parent / "CosyVoice-BlankEN" / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({name: v for name, v in good.items() if name != missing}))
+    assert error_of(Qwen2Encoder, pretrain_path=tmp_path).value == f"no {missing}"
+
+
+@pytest.mark.parametrize("added", [57, -8])
+def test_a_text_vocabulary_of_another_size_is_explained_and_the_remedy_works(tmp_path, added):
+    source = config_of("cosyvoice2").parent
+    shutil.copytree(source / "CosyVoice-BlankEN", tmp_path / "CosyVoice-BlankEN")
+    shutil.copy(config_of("cosyvoice2"), tmp_path)
+    weights, file = torch.load(source / "llm.pt", weights_only=True), tmp_path / "CosyVoice-BlankEN" / "config.json"
+    for name in ("llm.model.model.embed_tokens.weight", "llm.model.lm_head.weight"):
+        weights[name] = torch.cat([weights[name], torch.ones(57, 64)])[: 368 + added]
+    torch.save(weights, tmp_path / "llm.pt")
+    arguments = {"config": tmp_path / "cosyvoice2.yaml", "weights": tmp_path / "llm.pt"}
+    error = error_of(load_part, "llm", **arguments)
+    assert str(error.value).startswith(f"{abs(added)} text tokens {'were added' if added > 0 else 'are missing'}")
+    assert error.remedy == f"Set vocab_size to {368 + added} in {file}"
+    file.write_text(file.read_text().replace('"vocab_size": 368', f'"vocab_size": {368 + added}'))
+    assert load_part("llm", **arguments).text_rows() == 368 + added
 
 
 def test_a_missing_library_is_named_with_the_command_that_installs_it(monkeypatch):

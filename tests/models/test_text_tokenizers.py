@@ -2,8 +2,11 @@
 
 import base64
 import json
+import os
 import shutil
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -67,9 +70,9 @@ def test_a_missing_tokenizer_file_is_named(tmp_path: Path, name: str) -> None:
     assert name in error_of(QwenTokenizer, token_path=folder).where
 
 
-def test_a_damaged_tokenizer_file_is_reported_with_its_folder(tmp_path: Path) -> None:
+def test_a_tokenizer_that_the_library_cannot_read_is_reported_with_its_folder(tmp_path: Path) -> None:
     folder = shutil.copytree(GOLDEN / "cosyvoice2" / "CosyVoice-BlankEN", tmp_path / "qwen")
-    (folder / "tokenizer.json").write_text("{")
+    (folder / "tokenizer.json").write_text('{"model": {}}')
     with pytest.raises(UserError) as caught:
         QwenTokenizer(token_path=folder)
     assert caught.value.where == str(folder)
@@ -150,3 +153,68 @@ def test_a_yaml_without_a_tokenizer_is_reported(tmp_path: Path) -> None:
     error = error_of(load_tokenizer, tmp_path / "cosyvoice.yaml")
     assert error.where == str(tmp_path / "cosyvoice.yaml")
     assert "get_tokenizer" in str(error)
+
+
+@pytest.mark.parametrize(
+    "name", ["vocab.json", "tokenizer.json", "tokenizer_config.json", "added_tokens.json", "merges.txt"]
+)
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (os.mkfifo, "is a named pipe"),
+        (Path.mkdir, "is a folder"),
+        (lambda path: path.symlink_to("/dev/zero"), "is a device"),
+        (lambda path: os.truncate(os.open(path, os.O_CREAT | os.O_RDWR), 10**11), "is too large"),
+    ],
+    ids=["pipe", "folder", "device", "sparse"],
+)
+def test_a_tokenizer_file_that_is_no_file_is_refused(
+    tmp_path: Path, name: str, make: Callable[[Path], object], message: str
+) -> None:
+    folder = shutil.copytree(GOLDEN / "cosyvoice2" / "CosyVoice-BlankEN", tmp_path / "q")
+    (folder / name).unlink(missing_ok=True)
+    make(folder / name)
+    error = error_of(QwenTokenizer, token_path=folder)
+    assert error.where == str(folder / name)
+    assert message in error.what
+
+
+JSON_FILES = ("vocab.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+
+
+@pytest.mark.parametrize("name", JSON_FILES)
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b"\xff\xfe\0" * 10**5, b'{"a": ' * 10**5, b'{"a": ' + b"9" * 10**5 + b"}"],
+    ids=["empty", "cut", "list", "binary", "deep", "digits"],
+)
+def test_a_damaged_tokenizer_file_is_refused_in_one_short_line(tmp_path: Path, name: str, content: bytes) -> None:
+    folder = shutil.copytree(GOLDEN / "cosyvoice2" / "CosyVoice-BlankEN", tmp_path / "q")
+    (folder / name).write_bytes(content)
+    message = str(error_of(QwenTokenizer, token_path=folder))
+    assert message.startswith(f"{folder}/{name}: ")
+    assert "\n" not in message
+    assert len(message) < 400
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("tokenizer.json", {"version": 5, "model": None}),
+        ("tokenizer.json", {"model": {"type": "BPE", "vocab": {"a": -1}, "merges": [["a", "b"]]}}),
+        ("vocab.json", {"a": "one"}),
+        ("added_tokens.json", {"a": 10**30}),
+        ("tokenizer_config.json", {"tokenizer_class": 5}),
+        ("tokenizer_config.json", {"tokenizer_class": "X", "auto_map": {"AutoTokenizer": ["x.X", None]}}),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"x": []}}),
+        ("special_tokens_map.json", {"eos_token": {"a": 1}}),
+        ("config.json", {"model_type": ["qwen2"]}),
+    ],
+)
+def test_no_content_of_a_tokenizer_file_ends_in_a_traceback_or_a_question(
+    tmp_path: Path, name: str, content: dict[str, object]
+) -> None:
+    folder = shutil.copytree(GOLDEN / "cosyvoice2" / "CosyVoice-BlankEN", tmp_path / "q")
+    (folder / name).write_text(json.dumps(content))
+    with suppress(UserError):  # some of these are not read, or are repaired by the library
+        QwenTokenizer(token_path=folder)

@@ -32,7 +32,7 @@ def load_strictly(
     """
     expected = module.state_dict()
     _check_names(expected, tensors, source, within, described)
-    _check_shapes(expected, tensors, source, within, described)
+    _check_shapes(module, tensors, source, within, described)
     _check_dtypes(expected, tensors, source, within)
     module.load_state_dict(_real_copies(tensors, source, within), strict=True, assign=True)
     for parameter in module.parameters():
@@ -85,21 +85,34 @@ def _listing(kind: str, names: list[str]) -> str:
     return f"{len(names)} {kind}: {shown}"
 
 
-def _check_shapes(
-    expected: Mapping[str, Tensor], given: Mapping[str, Tensor], source: Path, within: str, described: str
-) -> None:
+def _check_shapes(module: nn.Module, given: Mapping[str, Tensor], source: Path, within: str, described: str) -> None:
+    expected = module.state_dict()
     differing = [name for name in expected if expected[name].shape != given[name].shape]
     if differing:
+        cause, remedy = _explained(module, given, differing)
         shown = [
-            f"{within}{name} is {tuple(given[name].shape)} in the file, {tuple(expected[name].shape)} in the model"
+            f"{shortened_name(within + name)} is {tuple(given[name].shape)} in the file, "
+            f"{tuple(expected[name].shape)} in the model"
             for name in differing[:MAX_LISTED]
         ]
         raise UserError(
             f"{len(differing)} tensors have another shape than the model",
             where=source,
-            value="; ".join(shown),
-            remedy=_same_model(described),
+            value=cause or "; ".join(shown),
+            remedy=remedy or _same_model(described),
         )
+
+
+def _explained(module: nn.Module, given: Mapping[str, Tensor], differing: list[str]) -> tuple[str, str]:
+    """What the submodule that has all of the differing tensors makes of their shapes, if it can explain them."""
+    for name, part in module.named_modules():
+        prefix = f"{name}." if name else ""
+        explain = getattr(part, "explain_shapes", None)
+        if explain and all(one.startswith(prefix) for one in differing):
+            shapes = {one.removeprefix(prefix): given[one].shape for one in given if one.startswith(prefix)}
+            cause, remedy = explain(shapes)
+            return cause, remedy
+    return "", ""
 
 
 def _check_dtypes(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], source: Path, within: str) -> None:

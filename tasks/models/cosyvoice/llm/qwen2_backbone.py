@@ -1,16 +1,28 @@
 """The transformer of the CosyVoice 2 and 3 language models: Qwen2 of the ``transformers`` library on embeddings."""
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tasks.errors import UserError, reason, require_library
+from tasks.errors import UserError, reason, require_library, shortened_name
 from tasks.models.cosyvoice.masks import valid_mask
+from tasks.user_files import read_json
 
 MODEL_TYPE = "qwen2"
+VOCABULARY = ("embed_tokens.weight", "lm_head.weight")  # names of tensors with a row for each text token
+# What config.json must contain, with bounds far beyond any published model.
+DIMENSIONS = {
+    "hidden_size": 2**17,
+    "intermediate_size": 2**20,
+    "num_attention_heads": 2**12,
+    "num_hidden_layers": 2**10,
+    "vocab_size": 2**24,
+}
+NUMBERS, MAX_NUMBER = ("rms_norm_eps", "rope_theta"), 1e30
+OPTIONAL_DIMENSIONS = {"num_key_value_heads": 2**12, "head_dim": 2**16, "max_position_embeddings": 2**31}
 
 
 class Qwen2Encoder(nn.Module):
@@ -64,25 +76,58 @@ class Qwen2Encoder(nn.Module):
         """Text tokens [...] -> input embeddings [..., width]."""
         return self._backbone.embed_tokens(tokens)
 
+    def explain_shapes(self, given: Mapping[str, torch.Size]) -> tuple[str, str]:
+        """Why tensors of these shapes do not fit, if only the text vocabulary differs, and the remedy; else nothing."""
+        expected = {name: tensor.shape for name, tensor in self.state_dict().items()}
+        differing = [name for name in expected if given.get(name) != expected[name]]
+        rows = {given[name][:1] for name in differing if name in given and given[name][1:] == expected[name][1:]}
+        if len(rows) != 1 or not all(name.endswith(VOCABULARY) and name in given for name in differing):
+            return "", ""
+        ((found,),), size = rows, self.model.config.vocab_size
+        change = f"{found - size} text tokens were added" if found > size else f"{size - found} text tokens are missing"
+        file = self.folder / "config.json"
+        return f"{change}: {found} rows, {size} in {file}", f"Set vocab_size to {found} in {file}"
+
     @property
     def _backbone(self) -> Any:
         return self.model.model
 
 
 def _read_config(file: Path) -> dict[str, Any]:
-    if not file.is_file():
+    if not file.exists():
         raise UserError(
             "the Qwen2 configuration of the language model is missing",
             where=file,
             remedy="Download the model's CosyVoice-BlankEN folder, or set qwen_pretrain_path to it",
         )
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError("is not JSON", where=file, value=error, remedy="Copy or download it again") from error
-    if not isinstance(content, dict) or content.get("model_type", MODEL_TYPE) != MODEL_TYPE:
-        raise _invalid(file, content.get("model_type") if isinstance(content, dict) else type(content).__name__)
+    content = read_json(file)
+    if content.get("model_type", MODEL_TYPE) != MODEL_TYPE:
+        raise _invalid(file, content["model_type"])
+    given = {name: largest for name, largest in OPTIONAL_DIMENSIONS.items() if name in content}
+    for name, largest in (DIMENSIONS | given).items():
+        _require_dimension(file, content, name, largest)
+    for name in NUMBERS:
+        _require_number(file, name, content.get(name, 1.0))
+    if content["hidden_size"] % content["num_attention_heads"]:
+        sizes = f"hidden_size {content['hidden_size']}, num_attention_heads {content['num_attention_heads']}"
+        raise _invalid(file, f"{sizes}: not a multiple")
     return content
+
+
+def _require_dimension(file: Path, content: dict[str, Any], name: str, largest: int) -> None:
+    """The library would take its own default for a missing size, and try to build any that is given."""
+    if name not in content:
+        raise _invalid(file, f"no {name}")
+    value = content[name]
+    if type(value) is not int or not 1 <= value <= largest:
+        size = value if isinstance(value, str | float | bool | None) else type(value).__name__
+        size = value if type(value) is int and abs(value) < 10**30 else size
+        raise _invalid(file, f"{name}: {shortened_name(size)}, allowed 1 to {largest}")
+
+
+def _require_number(file: Path, name: str, value: object) -> None:
+    if type(value) not in (int, float) or not 0 < value < MAX_NUMBER:  # type: ignore[operator]
+        raise _invalid(file, f"{name}: {value if type(value) is float else type(value).__name__}, allowed above 0")
 
 
 def _invalid(file: Path, value: object) -> UserError:

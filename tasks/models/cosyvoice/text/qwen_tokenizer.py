@@ -1,12 +1,19 @@
 """The text tokenizer of CosyVoice 2 and 3: Qwen2's, from the ``transformers`` library, with additional tokens."""
 
+import os.path
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tasks.errors import UserError, reason, require_library
 from tasks.models.cosyvoice.text.special_tokens import COSYVOICE2_TOKENS, COSYVOICE3_TOKENS
+from tasks.user_files import MAX_TEXT_BYTES, read_bounded, read_json
 
+REQUIRED = ("vocab.json", "merges.txt")
+JSON_FILES = (
+    "vocab.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "config.json",
+)  # fmt: skip
 END_OF_TEXT = "<|endoftext|>"
 VOCABULARIES = {"cosyvoice2": COSYVOICE2_TOKENS, "cosyvoice3": COSYVOICE3_TOKENS}
 
@@ -47,12 +54,27 @@ class QwenTokenizer:
 
 def _load(folder: Path) -> Any:
     transformers = require_library("transformers", extra="llm", why="the text tokenizers of CosyVoice 2 and 3 need it")
-    for name in ("vocab.json", "merges.txt"):
-        if not (folder / name).is_file():
-            raise UserError("no such file", where=folder / name, remedy="Copy or download the tokenizer's files")
+    _check_files(folder)
     try:
-        return transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-    except Exception as error:  # the library does not document its exceptions
+        return transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # undocumented ones; a panic of the library's Rust part is no Exception
         raise UserError(
-            "transformers cannot read the tokenizer", where=folder, value=reason(error), remedy="Download it again"
+            "transformers cannot read the tokenizer", where=folder, value=_cause(error), remedy="Download it again"
         ) from error
+
+
+def _check_files(folder: Path) -> None:
+    """Require files that can be read: the library would wait for a named pipe."""
+    for name in REQUIRED:
+        if not (folder / name).exists():
+            raise UserError("no such file", where=folder / name, remedy="Copy or download the tokenizer's files")
+    for name in JSON_FILES:
+        if os.path.lexists(folder / name):
+            read_json(folder / name)
+    read_bounded(folder / "merges.txt", most=MAX_TEXT_BYTES)
+
+
+def _cause(error: BaseException) -> str:
+    return f"{type(error).__name__}: {reason(error)}"
