@@ -14,6 +14,7 @@ NOT_SIDECARS = ("train", "init", ".")  # hidden files are the file system's or a
 NAMED_AT_MOST = 10
 WEIGHTS = (".pt", ".safetensors")
 CONVERTER = "zero_to_fp32.py"  # which DeepSpeed puts beside its files
+ENGINE_FOLDER = "is a folder of the DeepSpeed engine, not a file of weights"
 
 
 @dataclass(frozen=True)
@@ -126,36 +127,37 @@ def _checkpoint(weights: Path, *, sidecar: Path, facts: dict[str, Any]) -> Check
 
 def _orphaned(sidecars: list[str], folder: Path) -> UserError:
     """Sidecars without weights: passing over them would silently average something worse than what ranks best."""
-    stems = [name.removesuffix(".yaml") for name in sidecars]
-    value = ", ".join(shortened_name(name) for name in sidecars[:NAMED_AT_MOST])
-    engines = [stem for stem in stems if _is_deepspeed(folder / stem)]
-    if engines:
-        return UserError(
-            "checkpoints are folders of the DeepSpeed engine, not files of weights",
-            where=folder,
-            value=", ".join(f"{shortened_name(name)}/" for name in engines[:NAMED_AT_MOST]),
-            remedy=f"Convert each, then average: {_conversion(folder, engines[0])}",
-        )
+    for name in sidecars:
+        stem = name.removesuffix(".yaml")
+        for place in (folder / stem, folder / f"{stem}.pt"):
+            if place.is_dir() and (remedy := conversion(place)):
+                return UserError(ENGINE_FOLDER, where=place, remedy=f"Convert each such folder: {remedy}")
     return UserError(
         "sidecar without its weights file",
         where=folder,
-        value=value,
+        value=", ".join(shortened_name(name) for name in sidecars[:NAMED_AT_MOST]),
         remedy="Put the .pt of the same name back, or delete the sidecar",
     )
 
 
-def _is_deepspeed(folder: Path) -> bool:
-    return (folder / CONVERTER).is_file() or any(folder.glob("*mp_rank_*_model_states.pt"))
+def conversion(folder: Path) -> str:
+    """The command that makes NAME.pt from a folder that DeepSpeed or its converter has written; empty for another one.
 
-
-def _conversion(folder: Path, name: str) -> str:
-    """A command that makes NAME.pt. The engine's converter reads the optimizer's shards, which not every run saves."""
-    states, target = folder / name / "mp_rank_00_model_states.pt", str(folder / f"{name}.pt")
-    if states.is_file() and not any((folder / name).glob("*optim_states.pt")):
+    The engine's converter reads the shards of the optimizer, which not every run saves.
+    """
+    target = folder.with_name(f"{folder.name.removesuffix('.pt')}.pt")
+    joined, states = folder / "pytorch_model.bin", folder / "mp_rank_00_model_states.pt"
+    if joined.is_file():
+        moved = folder.with_name(f"{folder.name}.folder")
+        commands = (["mv", str(folder), str(moved)], ["mv", str(moved / joined.name), str(target)])
+        return " && ".join(map(shlex.join, commands))
+    if states.is_file() and not any(folder.glob("*optim_states.pt")):
         loaded = f"torch.load({str(states)!r}, map_location='cpu')['module']"
-        command = python_command(f"import torch; torch.save({loaded}, {target!r})")
+        command = python_command(f"import torch; torch.save({loaded}, {str(target)!r})")
         return f"{command} ({CONVERTER} inside needs the shards of the optimizer, which are not there)"
-    return shlex.join(["python", str(folder / name / CONVERTER), str(folder), target, "-t", name])
+    if (folder / CONVERTER).is_file() or states.is_file():
+        return shlex.join(["python", str(folder / CONVERTER), str(folder.parent), str(target), "-t", folder.name])
+    return ""
 
 
 def _too_few(every: list[Checkpoint], *, usable: int, num: int) -> UserError:

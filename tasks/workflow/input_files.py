@@ -84,12 +84,14 @@ def check_inputs(steps: Sequence[Step]) -> None:
 
 
 def _unusable(path: Path, role: str) -> str:
+    if path.is_dir() and (remedy := checkpoints.conversion(path)):
+        return f"{path}: {checkpoints.ENGINE_FOLDER}. {remedy}"
+    if role == CONFIG and path.is_file() and path.stat().st_size > MAX_BYTES:
+        return f"model.dir={path.parent}: {path.name} has more than {MAX_BYTES} bytes; it is no model YAML"
     try:
         require_usable(path)
     except UserError as error:
         return str(error).rstrip(".")
-    if role == CONFIG and path.stat().st_size > MAX_BYTES:
-        return f"model.dir={path.parent}: {path.name} has more than {MAX_BYTES} bytes; it is no model YAML"
     return ""
 
 

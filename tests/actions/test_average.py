@@ -4,11 +4,13 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from tasks.actions import average
@@ -20,7 +22,9 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "average"
 
 
 def job(folder: Path, *, num: int = 2, val_best: bool = True, out: Path | None = None) -> Job:
-    candidates = {path.name: path for path in sorted(folder.iterdir()) if path.suffix in {".pt", ".yaml"}}
+    candidates = {
+        path.name: path for path in sorted(folder.iterdir()) if path.suffix in {".pt", ".safetensors", ".yaml"}
+    }
     outputs = {"averaged": (out or folder / "out") / "flow.pt"}
     outputs["averaged"].parent.mkdir(exist_ok=True)
     return Job("average:test/flow", "", candidates, outputs, {"average": {"num": num, "val_best": val_best}})
@@ -85,6 +89,34 @@ def test_diverged_checkpoints_are_named_in_the_facts(tmp_path: Path) -> None:
     save(tmp_path, "b", {"w": torch.full((2,), torch.nan)}, loss=float("nan"))
     facts, _ = run(tmp_path, num=1)
     assert facts["left_out"] == ["b (validation loss nan)"]
+
+
+def test_what_is_left_out_of_the_folder_is_reported_and_changes_no_key(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = replace(job(GOLDEN, num=2, out=tmp_path), local={"left_out": ["epoch_9_whole (validation loss -inf)"]})
+    assert average.run(message)["left_out"] == ["epoch_9_whole (validation loss -inf)"]
+    assert "left out: epoch_9_whole (validation loss -inf)" in capsys.readouterr().err
+
+
+def test_members_are_unwrapped_alike_and_it_is_told(tmp_path: Path) -> None:
+    result = averaged(tmp_path, {"module.w": torch.ones(2)}, {"model": {"w": torch.full((2,), 3.0)}, "optimizer": None})
+    assert result["w"].tolist() == [2.0, 2.0]
+    facts, _ = run(tmp_path)
+    assert facts["unwrapped"] == {
+        "m0.pt": ["names without 'module.'"],
+        "m1.pt": ["left out: optimizer", "read from 'model'"],
+    }
+
+
+def test_safetensors_are_averaged(tmp_path: Path) -> None:
+    for index in (0, 1):
+        save(tmp_path, f"m{index}", {"w": torch.full((2,), 2.0 * index)}, loss=index)
+        (tmp_path / f"m{index}.pt").unlink()
+        save_file({"w": torch.full((2,), 2.0 * index)}, tmp_path / f"m{index}.safetensors")
+    facts, out = run(tmp_path)
+    assert open_checkpoint(out)["w"].tolist() == [1.0, 1.0]
+    assert [one["file"] for one in facts["best_first"]] == ["m0.safetensors", "m1.safetensors"]
 
 
 def test_newest_are_averaged_without_val_best(tmp_path: Path) -> None:

@@ -239,9 +239,20 @@ def test_folders_of_deepspeed_are_named_with_the_command_that_converts_them(tmp_
     torch.save({"module": {"w": torch.ones(2)}, "ds_version": "0.15.1"}, inside / "mp_rank_00_model_states.pt")
     if shards:
         (inside / "zero_pp_rank_0_mp_rank_00_optim_states.pt").touch()
-    with pytest.raises(UserError, match="folders of the DeepSpeed engine") as caught:
+    with pytest.raises(UserError, match="epoch_0_whole: is a folder of the DeepSpeed engine") as caught:
         survey(tmp_path)
     assert "zero_to_fp32.py" in caught.value.remedy
     command = shlex.split(caught.value.remedy.split(": ", 1)[1].split(" (")[0])
     subprocess.run([sys.executable, *command[1:]], check=True)
+    assert names(tmp_path, num=1) == ["epoch_0_whole"]
+
+
+def test_the_folder_that_newer_converters_write_is_named_with_the_commands_that_make_the_file(tmp_path: Path) -> None:
+    sidecar(tmp_path, "epoch_0_whole")
+    (tmp_path / "epoch_0_whole.pt").unlink()
+    (tmp_path / "epoch_0_whole.pt").mkdir()
+    (tmp_path / "epoch_0_whole.pt" / "pytorch_model.bin").touch()
+    with pytest.raises(UserError, match="is a folder of the DeepSpeed engine") as caught:
+        survey(tmp_path)
+    subprocess.run(caught.value.remedy.split(": ", 1)[1], shell=True, check=True)
     assert names(tmp_path, num=1) == ["epoch_0_whole"]
