@@ -20,6 +20,8 @@ def component_problems(config: Config) -> Iterator[str]:
     """One line for each, by the name of the setting."""
     model = config.model
     if model.training:
+        if model.training.part not in model.parts:
+            yield f"model.training.part={model.training.part}: not among model.parts ({', '.join(model.parts)})"
         for role in ("loader", "data"):
             yield from _object_problems(f"model.training.{role}", getattr(model.training, role))
     yield from _name_problems(model)

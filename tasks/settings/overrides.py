@@ -73,6 +73,8 @@ def _depth(word: str) -> int:
 
 def _choices(override: Override) -> list[str]:
     sweep, key = override.value(), override.get_key_element()
+    if sweep == {}:
+        raise ValueError(f"an empty mapping changes nothing; to remove an entry, set ~{key.lstrip('+')}.NAME=")
     if not override.is_sweep_override():
         return [str(override.input_line)]
     if not isinstance(sweep, ChoiceSweep | RangeSweep):

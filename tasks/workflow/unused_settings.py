@@ -69,8 +69,10 @@ def _others(value: Any) -> list[Any]:
         return [other for other in type(value) if other is not value]
     if isinstance(value, bool):
         return [not value]
-    if isinstance(value, int | float):
+    if isinstance(value, int):
         return [value + 1]
+    if isinstance(value, float):
+        return [value + 1, value / 2]  # the largest ones stay what they are if 1 is added
     if isinstance(value, str):
         return [f"{value}x"]
     return [type(value)()] if value else []  # lists and mappings

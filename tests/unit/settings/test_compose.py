@@ -146,6 +146,8 @@ def test_an_unknown_model_is_refused_with_the_known_ones() -> None:
         ("artifacts=${nope}", "nope"),
         (f"onnx.exporter={'a' * 100_000}", "longer than 20,000 characters"),
         ("model.name=a\nb", "model.name=a\\nb: must be a folder name"),
+        ("model.axes={}", "model.axes={}: an empty mapping changes nothing; to remove an entry, set ~model.axes.NAME="),
+        ("model.training.part=x", "model.training.part=x: not among model.parts (flow)"),
         ("hydra.run.dir=x", "Hydra's own settings have no effect here"),
         (
             "tensorrt.profile.tokens=[4,5,6]",

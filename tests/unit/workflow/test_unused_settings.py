@@ -49,5 +49,9 @@ def test_a_setting_that_changes_a_step_is_kept_also_at_its_default(word: str) ->
     assert unused(*COSYVOICE2, word) == []
 
 
+def test_a_number_to_which_nothing_can_be_added_has_an_effect_as_well() -> None:
+    assert unused("train.lr=1e300") == []
+
+
 def test_in_a_sweep_one_precision_that_uses_it_is_enough() -> None:
     assert unused(*COSYVOICE2, "precision=fp32,fp16", "onnx.keep_fp32=[Softmax]") == []
