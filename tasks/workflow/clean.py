@@ -30,24 +30,32 @@ def refuse_beside_a_run(steps: Sequence[Step], root: Path) -> None:
 
 def clean(step: Step, root: Path, dryrun: bool) -> None:
     """doit's clean: what the step has made, its receipt, and folders that are empty then."""
+    if dryrun:
+        _name(step)
+        return
     from filelock import FileLock
 
     lock = lock_path(root, step.task)
     lock.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(lock):  # a run that begins now waits until all of it is gone
-        for path in _made(step):
-            if path.exists():
-                print(f"{step.task}: removing {path}")
-                if not dryrun:
-                    path.unlink()
-        if not dryrun:
-            _remove_empty_folders(step)
+        for path in _name(step):
+            path.unlink()
+        _remove_folders(step)
 
 
-def _remove_empty_folders(step: Step) -> None:
+def _name(step: Step) -> list[Path]:
+    found = [path for path in _made(step) if path.exists()]
+    for path in found:
+        print(f"{step.task}: removing {path}")
+    return found
+
+
+def _remove_folders(step: Step) -> None:
+    """What a killed run of this step left, and folders that are empty."""
     folder = step.receipt.parent
-    shutil.rmtree(folder / ".partial", ignore_errors=True)
-    for emptied in (step.folder, folder):
+    private = folder / ".partial"
+    shutil.rmtree(private / step.receipt.name.removesuffix(".receipt.json"), ignore_errors=True)
+    for emptied in (private, step.folder, folder):
         if emptied and emptied.is_dir() and not any(emptied.iterdir()):
             emptied.rmdir()
 

@@ -5,7 +5,7 @@ A setting has an effect if another value of it would give other steps.
 
 from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
-from dataclasses import is_dataclass, replace
+from dataclasses import replace
 from enum import Enum
 from typing import Any
 
@@ -63,16 +63,15 @@ def _at(settings: Any, path: Sequence[str]) -> Any:
 
 
 def _others(value: Any) -> list[Any]:
-    if value is None or is_dataclass(value):
-        return []
-    if isinstance(value, Enum):
-        return [other for other in type(value) if other is not value]
-    if isinstance(value, bool):
-        return [not value]
-    if isinstance(value, int):
-        return [value + 1]
-    if isinstance(value, float):
-        return [value + 1, value / 2]  # the largest ones stay what they are if 1 is added
-    if isinstance(value, str):
-        return [f"{value}x"]
-    return [type(value)()] if value else []  # lists and mappings
+    match value:
+        case Enum():
+            return [other for other in type(value) if other is not value]
+        case bool():
+            return [not value]
+        case int() | float():
+            return [value + 1, value / 2]  # the largest floats stay what they are if 1 is added
+        case str():
+            return [f"{value}x"]
+        case list() | dict() if value:
+            return [type(value)()]
+    return []
