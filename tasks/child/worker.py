@@ -1,6 +1,6 @@
 """Executes one request in a process of its own: lock, receipt check, action, proof of the outputs, receipt.
 
-By hand: python -m tasks.child.worker artifacts/.voxkiln/requests/STEP.json
+By hand: python -m tasks.child.worker artifacts/.voxkiln/requests/STAGE/MODEL/NAME.json
 """
 
 import contextlib

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,8 +24,10 @@ def make_absolute(config: Config, *, workdir: Path, artifacts: Path) -> list[str
     def absolute(setting: str, name: str, folder: Path = workdir) -> str:
         expanded = os.path.expanduser(name)  # noqa: PTH111 - a Path forgets that the name began with ./
         if expanded.startswith("~"):
-            user = expanded[1:].partition("/")[0]
-            problems.append(f"{setting}={name}: there is no user {user}; for a folder of this name: {setting}=./{name}")
+            user, here = expanded[1:].partition("/")[0], shlex.quote(f"./{name}")
+            problems.append(
+                f"{setting}={name}: there is no user {user}; for a file or folder of this name, write {here}"
+            )
         problems.extend(_problems(setting, name, folder / expanded))
         return str(folder / expanded)
 
