@@ -15,7 +15,8 @@ from tasks.pipeline.graph_inputs import GraphInputs
 from tasks.pipeline.stage import Stage
 from tasks.settings.schema import Config
 
-OF_GROUPS = ("verify.auto",)  # decide which steps a command runs
+# What acts before the graph is built or beside it: files that are looked up, and which steps a command runs.
+NOT_IN_STEPS = ("model.checkpoints", "model.parts", "verify.auto")
 BREAKS = (UserError, AttributeError, LookupError, TypeError, ValueError)  # a value that does not fit has an effect
 
 
@@ -26,7 +27,7 @@ def unused_settings(words: Iterable[str], graphs: Sequence[GraphInputs], stages:
     return [
         f"{key}: has no effect on {models} in {_precisions(graphs)}; leave it out"
         for key in keys
-        if key not in OF_GROUPS and not any(_has_effect(key, given, stages) for given in graphs)
+        if not key.startswith(NOT_IN_STEPS) and not any(_has_effect(key, given, stages) for given in graphs)
     ]
 
 

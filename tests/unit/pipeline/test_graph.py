@@ -205,10 +205,11 @@ def test_a_component_is_skipped_in_precisions_it_is_not_exported_in() -> None:
         assert (skip.error_if_selected, skip.error_if_named) == (False, True)
 
 
-@pytest.mark.parametrize("word", ["artifacts=/one,/two", "tensorrt.timing_cache=/one,/two"])
-def test_a_sweep_over_folders_is_refused_with_both_of_them(word: str) -> None:
+@pytest.mark.parametrize("setting", ["artifacts", "tensorrt.timing_cache"])
+def test_steps_in_two_folders_are_refused_with_both_of_them(setting: str) -> None:
+    configs = [load([f"{setting}={folder}"], workdir=Path("/w"))[0] for folder in ("/one", "/two")]
     with pytest.raises(ConfigError) as caught:
-        steps(word, machine=GPU)
+        merge([build(GraphInputs(one, GPU, {}), STAGES) for one in configs])
     problems = caught.value.problems[:-1]
     assert all("/one" in problem and "/two" in problem for problem in problems)
     assert max(map(len, problems)) < 600

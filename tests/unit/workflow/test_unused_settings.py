@@ -14,7 +14,9 @@ COSYVOICE2 = ("model=cosyvoice2", "model.dir=/m")
 
 def unused(*words: str) -> list[str]:
     configs = load(words, workdir=Path("/w"))
-    return unused_settings(words, [GraphInputs(one, Machine(), {}) for one in configs], STAGES)
+    given = any(word.startswith("model.checkpoints.flow=") for word in words)
+    found = {"flow": [Path("/c/epoch_1_whole.pt")]} if given else {}
+    return unused_settings(words, [GraphInputs(one, Machine(), found) for one in configs], STAGES)
 
 
 @pytest.mark.parametrize(
@@ -22,7 +24,7 @@ def unused(*words: str) -> list[str]:
     [
         ((*COSYVOICE2, "train.seed=3"), "train.seed: has no effect on cosyvoice2 in fp32"),
         ((*COSYVOICE2, "onnx.keep_fp32=[Softmax]"), "onnx.keep_fp32: has no effect on cosyvoice2 in fp32"),
-        (("vllm.trials=3",), "vllm.trials: has no effect on demo in fp32"),
+        (("vllm.trials=3", "model.checkpoints.flow=/c"), "vllm.trials: has no effect on demo in fp32"),
         (("model=cosyvoice", "vllm.min_snr_db=3"), "vllm.min_snr_db: has no effect on cosyvoice in fp32"),
         (
             ("tensorrt.tf32=true", "model.components.flow_decoder_estimator.formats=[onnx]"),
@@ -41,7 +43,7 @@ def test_a_setting_without_an_effect_on_this_model_is_named(words: tuple[str, ..
         "tensorrt.mode=off", "tensorrt.concurrency=2", "tensorrt.timing_cache=/t", "tensorrt.profile.frames=[4,9,30]",
         "tensorrt.profiles=[{frames: [4,9,30]}]", "average.num=2", "model.name=x", "model.config=x.yaml",
         "model.axes.tokens.max=900", "model.components.flow_decoder_estimator.options.streaming=true", "artifacts=x",
-        "model.components.flow_decoder_estimator.recordings=[a.pt]", "model.checkpoints.llm=null", "vllm.trials=9",
+        "model.components.flow_decoder_estimator.recordings=[a.pt]", "model.checkpoints.flow=/c", "vllm.trials=9",
         "model.parts.llm=x.pt", "model.components.hift.part=flow", "onnx={opset: 19}",
     ],
 )  # fmt: skip
