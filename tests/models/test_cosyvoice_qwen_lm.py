@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from tasks.models.cosyvoice.folder import load_part
-from tasks.models.cosyvoice.llm.qwen2_backbone import DIMENSIONS, Qwen2Encoder
+from tasks.models.cosyvoice.llm.qwen2_backbone import Qwen2Encoder
 from tasks.models.cosyvoice.llm.sampling import nucleus_sampling, ras_sampling
+from tasks.models.cosyvoice.text.qwen_config import DIMENSIONS
 from tests.support.errors import error_of
 from tests.support.folders import config_of, weights_of
 from tests.support.golden_cases import golden_case, golden_names, golden_record

@@ -205,6 +205,8 @@ def test_a_damaged_tokenizer_file_is_refused_in_one_short_line(tmp_path: Path, n
         ("vocab.json", {"a": "one"}),
         ("added_tokens.json", {"a": 10**30}),
         ("tokenizer_config.json", {"tokenizer_class": 5}),
+        ("tokenizer_config.json", {"model_max_length": "x"}),
+        ("config.json", {"model_type": "qwen2", "num_hidden_layers": 10**9}),
         ("tokenizer_config.json", {"tokenizer_class": "X", "auto_map": {"AutoTokenizer": ["x.X", None]}}),
         ("tokenizer_config.json", {"added_tokens_decoder": {"x": []}}),
         ("special_tokens_map.json", {"eos_token": {"a": 1}}),

@@ -7,22 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tasks.errors import UserError, reason, require_library, shortened_name
+from tasks.errors import reason, require_library
 from tasks.models.cosyvoice.masks import valid_mask
-from tasks.user_files import read_json
+from tasks.models.cosyvoice.text.qwen_config import invalid_config, read_qwen_config
 
-MODEL_TYPE = "qwen2"
 VOCABULARY = ("embed_tokens.weight", "lm_head.weight")  # names of tensors with a row for each text token
-# What config.json must contain, with bounds far beyond any published model.
-DIMENSIONS = {
-    "hidden_size": 2**17,
-    "intermediate_size": 2**20,
-    "num_attention_heads": 2**12,
-    "num_hidden_layers": 2**10,
-    "vocab_size": 2**24,
-}
-NUMBERS, MAX_NUMBER = ("rms_norm_eps", "rope_theta"), 1e30
-OPTIONAL_DIMENSIONS = {"num_key_value_heads": 2**12, "head_dim": 2**16, "max_position_embeddings": 2**31}
 
 
 class Qwen2Encoder(nn.Module):
@@ -44,7 +33,7 @@ class Qwen2Encoder(nn.Module):
         self.folder = Path(pretrain_path)
         file = self.folder / "config.json"
         library = require_library("transformers", extra="llm", why="the language models of CosyVoice 2 and 3 need it")
-        content = _read_config(file)
+        content = read_qwen_config(file)
         try:
             config = library.Qwen2Config.from_dict(content)
             self.model = library.Qwen2ForCausalLM(config)
@@ -52,7 +41,7 @@ class Qwen2Encoder(nn.Module):
             with torch.device("cpu"):
                 self._backbone.rotary_emb = type(self._backbone.rotary_emb)(config)
         except Exception as error:  # the library does not document its exceptions
-            raise _invalid(file, f"{type(error).__name__}: {reason(error)}") from error
+            raise invalid_config(file, f"{type(error).__name__}: {reason(error)}") from error
 
     def forward(self, rows: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Hidden states after the final norm.
@@ -91,46 +80,3 @@ class Qwen2Encoder(nn.Module):
     @property
     def _backbone(self) -> Any:
         return self.model.model
-
-
-def _read_config(file: Path) -> dict[str, Any]:
-    if not file.exists():
-        raise UserError(
-            "the Qwen2 configuration of the language model is missing",
-            where=file,
-            remedy="Download the model's CosyVoice-BlankEN folder, or set qwen_pretrain_path to it",
-        )
-    content = read_json(file)
-    if content.get("model_type", MODEL_TYPE) != MODEL_TYPE:
-        raise _invalid(file, content["model_type"])
-    given = {name: largest for name, largest in OPTIONAL_DIMENSIONS.items() if name in content}
-    for name, largest in (DIMENSIONS | given).items():
-        _require_dimension(file, content, name, largest)
-    for name in NUMBERS:
-        _require_number(file, name, content.get(name, 1.0))
-    if content["hidden_size"] % content["num_attention_heads"]:
-        sizes = f"hidden_size {content['hidden_size']}, num_attention_heads {content['num_attention_heads']}"
-        raise _invalid(file, f"{sizes}: not a multiple")
-    return content
-
-
-def _require_dimension(file: Path, content: dict[str, Any], name: str, largest: int) -> None:
-    """The library would take its own default for a missing size, and try to build any that is given."""
-    if name not in content:
-        raise _invalid(file, f"no {name}")
-    value = content[name]
-    if type(value) is not int or not 1 <= value <= largest:
-        size = value if isinstance(value, str | float | bool | None) else type(value).__name__
-        size = value if type(value) is int and abs(value) < 10**30 else size
-        raise _invalid(file, f"{name}: {shortened_name(size)}, allowed 1 to {largest}")
-
-
-def _require_number(file: Path, name: str, value: object) -> None:
-    if type(value) not in (int, float) or not 0 < value < MAX_NUMBER:  # type: ignore[operator]
-        raise _invalid(file, f"{name}: {value if type(value) is float else type(value).__name__}, allowed above 0")
-
-
-def _invalid(file: Path, value: object) -> UserError:
-    return UserError(
-        "is not a Qwen2 configuration", where=file, value=value, remedy="Use the original file of the model folder"
-    )

@@ -6,14 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from tasks.errors import UserError, reason, require_library
+from tasks.models.cosyvoice.text.qwen_config import read_qwen_config
 from tasks.models.cosyvoice.text.special_tokens import COSYVOICE2_TOKENS, COSYVOICE3_TOKENS
 from tasks.user_files import MAX_TEXT_BYTES, read_bounded, read_json
 
 REQUIRED = ("vocab.json", "merges.txt")
-JSON_FILES = (
-    "vocab.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-    "config.json",
-)  # fmt: skip
+JSON_FILES = ("vocab.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 END_OF_TEXT = "<|endoftext|>"
 VOCABULARIES = {"cosyvoice2": COSYVOICE2_TOKENS, "cosyvoice3": COSYVOICE3_TOKENS}
 
@@ -56,7 +54,10 @@ def _load(folder: Path) -> Any:
     transformers = require_library("transformers", extra="llm", why="the text tokenizers of CosyVoice 2 and 3 need it")
     _check_files(folder)
     try:
-        return transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+        library = transformers.AutoTokenizer
+        tokenizer = library.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+        tokenizer(["a"])  # some settings are used, and found to be wrong, only now
+        return tokenizer
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # undocumented ones; a panic of the library's Rust part is no Exception
@@ -73,6 +74,8 @@ def _check_files(folder: Path) -> None:
     for name in JSON_FILES:
         if os.path.lexists(folder / name):
             read_json(folder / name)
+    if os.path.lexists(folder / "config.json"):  # the library finds the tokenizer's class by it
+        read_qwen_config(folder / "config.json", complete=False)
     read_bounded(folder / "merges.txt", most=MAX_TEXT_BYTES)
 
 
