@@ -14,7 +14,7 @@ NOT_SIDECARS = ("train", "init", ".")  # hidden files are the file system's or a
 NAMED_AT_MOST = 10
 WEIGHTS = (".pt", ".safetensors")
 CONVERTER = "zero_to_fp32.py"  # which DeepSpeed puts beside its files
-ENGINE_FOLDER = "is a folder of the DeepSpeed engine, not a file of weights"
+ENGINE_FOLDER = "is a folder that a training engine (DeepSpeed, FSDP) has written, not a file of weights"
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def _orphaned(sidecars: list[str], folder: Path) -> UserError:
 
 
 def conversion(folder: Path) -> str:
-    """The command that makes NAME.pt from a folder that DeepSpeed or its converter has written; empty for another one.
+    """The command that makes NAME.pt from a folder that a training engine has written; empty for another folder.
 
     The engine's converter reads the shards of the optimizer, which not every run saves.
     """
@@ -155,6 +155,9 @@ def conversion(folder: Path) -> str:
         loaded = f"torch.load({str(states)!r}, map_location='cpu')['module']"
         command = python_command(f"import torch; torch.save({loaded}, {str(target)!r})")
         return f"{command} ({CONVERTER} inside needs the shards of the optimizer, which are not there)"
+    if any(folder.glob("*.distcp")):
+        module = "torch.distributed.checkpoint.format_utils"
+        return shlex.join(["python", "-m", module, "dcp_to_torch", str(folder), str(target)])
     if (folder / CONVERTER).is_file() or states.is_file():
         return shlex.join(["python", str(folder / CONVERTER), str(folder.parent), str(target), "-t", folder.name])
     return ""

@@ -1,5 +1,7 @@
 """Files of weights as training tools and people write them: what is unwrapped, and what is refused with a remedy."""
 
+import argparse
+import datetime
 import os
 import pickle
 import shlex
@@ -163,6 +165,18 @@ def test_what_is_no_dense_tensor_is_named(
     assert value in str(error)
     assert len(str(error)) < 2000
     assert "obeyed" not in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("beside", [argparse.Namespace(lr=1), Path("/x"), datetime.date(2025, 1, 2)])
+def test_objects_of_a_trainer_beside_the_weights_are_refused_with_a_command_that_works(
+    tmp_path: Path, beside: object
+) -> None:
+    torch.save({"model": W, "args": beside, "optimizer": OPTIMIZER}, tmp_path / "w.pt")
+    error = error_of(open_checkpoint, tmp_path / "w.pt")
+    assert str(error.value).startswith(("argparse.Namespace", "pathlib.", "datetime.date"))
+    assert error.remedy.startswith("If you trust the file")
+    subprocess.run([sys.executable, *shlex.split(error.remedy.split(": ", 1)[1])[1:]], check=True)
+    assert open_checkpoint(tmp_path / "w.tensors.pt").keys() == W.keys()
 
 
 def sparse_file(path: Path) -> None:

@@ -6,11 +6,13 @@ import re
 import shlex
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from torch.distributed import checkpoint as distributed_checkpoint
 
 from tasks.checkpoints import select, survey
 from tasks.errors import UserError
@@ -239,7 +241,7 @@ def test_folders_of_deepspeed_are_named_with_the_command_that_converts_them(tmp_
     torch.save({"module": {"w": torch.ones(2)}, "ds_version": "0.15.1"}, inside / "mp_rank_00_model_states.pt")
     if shards:
         (inside / "zero_pp_rank_0_mp_rank_00_optim_states.pt").touch()
-    with pytest.raises(UserError, match="epoch_0_whole: is a folder of the DeepSpeed engine") as caught:
+    with pytest.raises(UserError, match="epoch_0_whole: is a folder that a training engine") as caught:
         survey(tmp_path)
     assert "zero_to_fp32.py" in caught.value.remedy
     command = shlex.split(caught.value.remedy.split(": ", 1)[1].split(" (")[0])
@@ -252,7 +254,19 @@ def test_the_folder_that_newer_converters_write_is_named_with_the_commands_that_
     (tmp_path / "epoch_0_whole.pt").unlink()
     (tmp_path / "epoch_0_whole.pt").mkdir()
     (tmp_path / "epoch_0_whole.pt" / "pytorch_model.bin").touch()
-    with pytest.raises(UserError, match="is a folder of the DeepSpeed engine") as caught:
+    with pytest.raises(UserError, match="is a folder that a training engine") as caught:
         survey(tmp_path)
     subprocess.run(caught.value.remedy.split(": ", 1)[1], shell=True, check=True)
     assert names(tmp_path, num=1) == ["epoch_0_whole"]
+
+
+def test_a_folder_of_shards_is_named_with_the_command_that_joins_them(tmp_path: Path) -> None:
+    sidecar(tmp_path, "epoch_0_whole")
+    (tmp_path / "epoch_0_whole.pt").unlink()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that no process group is there
+        distributed_checkpoint.save({"model": {"w": torch.ones(2)}}, checkpoint_id=tmp_path / "epoch_0_whole")
+    with pytest.raises(UserError, match="is a folder that a training engine") as caught:
+        survey(tmp_path)
+    subprocess.run([sys.executable, *shlex.split(caught.value.remedy.split(": ", 1)[1])[1:]], check=True)
+    assert torch.load(tmp_path / "epoch_0_whole.pt", weights_only=True)["model"]["w"].tolist() == [1.0, 1.0]

@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 
-from tasks.errors import UserError, reason
+from tasks.errors import UserError, python_command, reason
 from tasks.user_files import damaged_weights
 
 CHUNK_BYTES = 2**24
 MOST_EXPANSION = 20  # weights hardly compress; an archive that grows more is made to fill the memory
 SMALL_BYTES = 2**26
+# Modules whose objects trainers save beside the weights: arguments, paths, numbers.
+BOOKKEEPING = ("argparse.", "pathlib.", "numpy.", "omegaconf.", "collections.", "datetime.", "types.SimpleNamespace")
 
 
 def load_archive(path: Path) -> Any:
@@ -85,7 +87,7 @@ def _load(path: Path, *, mapped: bool) -> Any:
             "contains Python objects that could run code",
             where=path,
             value=refused,
-            remedy="Save only tensors: torch.save(model.state_dict(), path)",
+            remedy=_remedy(path, refused),
         ) from error
     except Exception as error:  # a damaged file can make the reader raise almost anything
         raise damaged_weights(path, f"{type(error).__name__}: {reason(error)}") from error
@@ -94,4 +96,14 @@ def _load(path: Path, *, mapped: bool) -> Any:
 def _refused_object(error: pickle.UnpicklingError) -> str:
     """The object named by torch's message, if any; the rest of that message recommends loading without checks."""
     lines = [line.strip() for line in str(error).splitlines() if "GLOBAL" in line]
-    return lines[-1].split(" was not an allowed")[0].rstrip(".") if lines else ""
+    return lines[-1].split("GLOBAL ")[-1].split(" was not an allowed")[0].rstrip(".") if lines else ""
+
+
+def _remedy(path: Path, refused: str) -> str:
+    if not refused.startswith(BOOKKEEPING):
+        return "Save only tensors: torch.save(model.state_dict(), path)"
+    tensors = "v and isinstance(v, dict) and all(isinstance(t, torch.Tensor) for t in v.values())"
+    loaded = f"torch.load({str(path)!r}, map_location='cpu', weights_only=False)"
+    kept = f"{{k: v for k, v in {loaded}.items() if isinstance(v, torch.Tensor) or {tensors}}}"
+    command = python_command(f"import torch; torch.save({kept}, {str(path.with_name(f'{path.stem}.tensors.pt'))!r})")
+    return f"If you trust the file, keep its tensors only and give the result: {command}"

@@ -1,0 +1,73 @@
+"""What a model YAML has of one part: the record under its key, and all that this refers to.
+
+Comments, layout and the records of other parts change nothing in it, so they make no artifact stale.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+
+from tasks.errors import UserError
+from tasks.plain_data import read_small_text
+
+MAX_CHARACTERS = 200_000  # real files have 10,000; what has more is digested by its bytes
+REFERENCE = re.compile(r"<([^<>.\[\]]+)")  # the first key of <key>, <key.inner> and <key[inner]>
+
+
+def part_digest(path: Path, part: str) -> str | None:
+    """Digest of a part's record; None for a file that has none or cannot be read, of which every byte counts."""
+    try:
+        text = read_small_text(path)
+        root = yaml.compose(text, Loader=yaml.SafeLoader) if len(text) <= MAX_CHARACTERS else None
+        records = _Records(root)
+        return records.digest(part)
+    except (UserError, yaml.YAMLError, ValueError, RecursionError):
+        return None
+
+
+class _Records:
+    """The top level of a file. Aliases make its nodes a graph, of which each node is digested once."""
+
+    def __init__(self, root: yaml.Node | None) -> None:
+        pairs = root.value if isinstance(root, yaml.MappingNode) else []
+        self._nodes: dict[str, yaml.Node] = {key.value: node for key, node in pairs if isinstance(key, yaml.ScalarNode)}
+        if len(self._nodes) != len(pairs):
+            raise ValueError("a key is given twice, or is no text")
+        self._digests: dict[int, str] = {}
+        self._references: dict[int, set[str]] = {}
+
+    def digest(self, part: str) -> str | None:
+        if part not in self._nodes:
+            return None
+        found: dict[str, str] = {}
+        waiting = [part]
+        while waiting:
+            key = waiting.pop()
+            if key in self._nodes and key not in found:
+                found[key] = self._of(self._nodes[key])
+                waiting += sorted(self._references[id(self._nodes[key])])
+        return hashlib.sha256(repr(sorted(found.items())).encode()).hexdigest()
+
+    def _of(self, node: yaml.Node) -> str:
+        if id(node) not in self._digests:
+            self._digests[id(node)] = ""  # an alias to a node that contains it: refused when the file is read
+            inner = [self._of(child) for child in _children(node)]
+            values = [node.value] if isinstance(node, yaml.ScalarNode) else inner
+            if isinstance(node, yaml.MappingNode):  # arguments are given by name
+                values = sorted(f"{key} {value}" for key, value in zip(inner[::2], inner[1::2], strict=True))
+            text = repr((type(node).__name__, node.tag, values))
+            self._digests[id(node)] = hashlib.sha256(text.encode()).hexdigest()
+            own = set(REFERENCE.findall(node.value)) if isinstance(node, yaml.ScalarNode) else set()
+            self._references[id(node)] = own.union(*(self._references.get(id(each), set()) for each in _children(node)))
+        return self._digests[id(node)]
+
+
+def _children(node: yaml.Node) -> Iterator[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            yield from (key, value)
+    elif isinstance(node, yaml.SequenceNode):
+        yield from node.value
