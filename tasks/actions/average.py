@@ -13,7 +13,7 @@ from torch import Tensor
 from tasks import checkpoints, progress
 from tasks.actions.original import unwrapped
 from tasks.checkpoints import Checkpoint
-from tasks.errors import UserError
+from tasks.errors import UserError, shortened_name
 from tasks.job import Job
 from tasks.models.loading.checkpoint_file import open_checkpoint, save_checkpoint
 
@@ -91,7 +91,10 @@ def _require_alike(members: Sequence[Path]) -> None:
         other = _described(member)
         differing = [name for name in first | other if first.get(name) != other.get(name)]
         if differing:
-            listed = [f"{n} {first.get(n, 'missing')} / {other.get(n, 'missing')}" for n in differing[:NAMED_AT_MOST]]
+            listed = [
+                f"{shortened_name(n)} {first.get(n, 'missing')} / {other.get(n, 'missing')}"
+                for n in differing[:NAMED_AT_MOST]
+            ]
             raise UserError(
                 f"tensors that differ between checkpoints: {len(differing)}",
                 where=f"{members[0]} / {member.name}",

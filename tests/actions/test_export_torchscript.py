@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from tasks.actions.export_torchscript import action as export_torchscript
@@ -17,7 +18,7 @@ from tasks.settings.component import ComponentSpec
 from tests.support import small_models
 from tests.support.errors import error_of
 from tests.support.golden_cases import GOLDEN, golden_case, golden_names
-from tests.support.torchscript_jobs import LOADER, export_encoder, export_small, job
+from tests.support.torchscript_jobs import ENCODER, LOADER, export_encoder, export_small, job
 
 
 @pytest.fixture(params=["cpu", "portable"])
@@ -177,3 +178,31 @@ def test_two_builds_give_the_same_bytes(tmp_path: Path) -> None:
 def test_nothing_but_the_file_is_left_behind(tmp_path: Path) -> None:
     _, path = export_encoder(tmp_path)
     assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("kind", ["ddp", "nested", "lightning", "safetensors"])
+def test_wrapped_weights_give_the_same_artifact_and_the_results_name_what_was_unwrapped(
+    tmp_path: Path, kind: str, exported_encoder: Any
+) -> None:
+    model, file = GOLDEN / "cosyvoice2", tmp_path / "flow.pt"
+    weights = torch.load(model / "flow.pt", weights_only=True)
+    contents: dict[str, tuple[dict[str, Any], list[str]]] = {
+        "ddp": ({f"module.{n}": t for n, t in weights.items()} | {"epoch": 1}, ["names without 'module.'"]),
+        "nested": ({"model": weights, "optimizer": {"state": {}}}, ["left out: optimizer", "read from 'model'"]),
+        "lightning": (
+            {"state_dict": {f"model.flow.{n}": t for n, t in weights.items()}},
+            ["read from 'state_dict'", "names without 'model.flow.'"],
+        ),
+        "safetensors": (weights, []),
+    }
+    content, notes = contents[kind]
+    if kind == "safetensors":
+        save_file(content, file)
+    else:
+        torch.save(content, file)
+    message = job(tmp_path, ENCODER, file, model / "cosyvoice2.yaml")
+    assert export_torchscript.run(message).get("unwrapped", {}) == ({"flow.pt": notes} if notes else {})
+    name = golden_names("cosyvoice2", "flow_encoder")[0]
+    files = (message.outputs["torchscript"], exported_encoder()[1])
+    of_wrapped, of_plain = (call(torch.jit.load(file), name)[0] for file in files)
+    assert torch.equal(of_wrapped, of_plain)

@@ -11,7 +11,7 @@ import torch
 from tasks.errors import UserError, python_command, reason
 from tasks.user_files import damaged_weights
 
-CHUNK_BYTES = 2**24
+CHUNK_BYTES = 2**20
 MOST_EXPANSION = 20  # weights hardly compress; an archive that grows more is made to fill the memory
 SMALL_BYTES = 2**26
 # Modules whose objects trainers save beside the weights: arguments, paths, numbers.
