@@ -99,7 +99,7 @@ def test_what_is_left_out_of_the_folder_is_reported_and_changes_no_key(
     assert "left out: epoch_9_whole (validation loss -inf)" in capsys.readouterr().err
 
 
-def test_members_are_unwrapped_alike_and_it_is_told(tmp_path: Path) -> None:
+def test_members_are_unwrapped_alike_and_reported(tmp_path: Path) -> None:
     result = averaged(tmp_path, {"module.w": torch.ones(2)}, {"model": {"w": torch.full((2,), 3.0)}, "optimizer": None})
     assert result["w"].tolist() == [2.0, 2.0]
     facts, _ = run(tmp_path)

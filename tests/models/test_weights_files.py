@@ -53,7 +53,7 @@ WRAPPED: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("kind", WRAPPED)
-def test_one_set_of_weights_is_found_and_it_is_told_how(tmp_path: Path, kind: str) -> None:
+def test_one_set_of_weights_is_found_and_reported(tmp_path: Path, kind: str) -> None:
     content, how = WRAPPED[kind]
     torch.save(content, tmp_path / "w.pt")
     found = open_checkpoint(tmp_path / "w.pt")
