@@ -130,4 +130,6 @@ def _cause(path: Path, role: str, step: Step, folder: Path) -> str:
         return f"model.dir: not given; {step.name.partition('/')[0]} is read from it: set model.dir=DIR"
     if not folder.is_dir():
         return f"model.dir={folder}: no such folder"
+    if path.exists():
+        return f"model.dir={folder}: {path.name} is not a regular file"
     return without_yaml(path) if role == CONFIG else ""

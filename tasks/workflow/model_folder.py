@@ -159,6 +159,7 @@ def _names_any(path: Path, classes: Sequence[str]) -> bool:
 
 def _yaml_files(folder: Path) -> list[Path]:
     try:
-        return sorted(islice((path for path in folder.iterdir() if path.suffix in {".yaml", ".yml"}), MOST_FILES))
+        named = (path for path in folder.iterdir() if path.suffix in {".yaml", ".yml"} and path.is_file())
+        return sorted(islice(named, MOST_FILES))
     except OSError:
         return []

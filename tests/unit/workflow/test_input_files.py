@@ -1,6 +1,8 @@
 """What a model folder lacks is reported before anything runs: one line for each cause, however many steps read it."""
 
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from tasks.workflow.input_files import absent, check_inputs
 from tasks.workflow.model_folder import load_settings
 from tests.support.project import GOLDEN
 
-FLOW, VOCODER = "flow.pt", "hift.pt"
+FLOW = "flow.pt"
 
 
 @pytest.fixture
@@ -57,6 +59,14 @@ def test_a_yaml_that_cannot_be_one_is_not_even_hashed(folder: Path) -> None:
         file.truncate(100 * 2**30)
     (line,) = problems(folder)
     assert "cosyvoice.yaml has more than 1048576 bytes" in line
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir], ids=["fifo", "folder"])
+def test_what_is_no_regular_file_is_named(folder: Path, make: Callable[[Path], None]) -> None:
+    (folder / FLOW).touch()
+    (folder / "cosyvoice.yaml").unlink()
+    make(folder / "cosyvoice.yaml")
+    assert problems(folder) == [f"model.dir={folder}: cosyvoice.yaml is not a regular file"]
 
 
 def test_a_folder_that_is_not_there_and_one_that_is_not_given() -> None:

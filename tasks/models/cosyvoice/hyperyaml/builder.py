@@ -57,7 +57,8 @@ def _construct(constructor: Any, arguments: Mapping[str, Any], call: Call, docum
         raise
     except Exception as error:  # layers raise many types of exceptions for wrong sizes and types
         plain = {name: value for name, value in call.arguments.items() if not isinstance(value, Call)}
-        raise _not_built(call, f"{type(error).__name__}: {reason(error)}", plain, document) from error
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        raise _not_built(call, f"{kind}{reason(error)}", plain, document) from error
 
 
 def _check_arguments(constructor: Any, call: Call, document: Document) -> None:

@@ -23,7 +23,7 @@ def module_limit(tensors: int) -> Iterator[None]:
         nonlocal left
         left -= 1
         if left < 0:
-            raise TooManyModulesError(f"that is more layers than the {tensors} tensors of the checkpoint belong to")
+            raise TooManyModulesError(f"they describe more layers than a model of {tensors} tensors can have")
 
     hook = register_module_module_registration_hook(count)
     try:
