@@ -281,9 +281,9 @@ def test_sizes_that_would_fill_the_memory_are_refused_before_anything_is_built(t
     assert shown in refusal(config=config, weights=weights_of(FAMILY, "hift"), wanted=component("hift"))
 
 
-def test_a_part_that_cannot_be_trained_in_this_machines_memory_is_refused_before_it_is_built(tmp_path):
-    config = changed_config(FAMILY, tmp_path, "vocab_size: 60", "vocab_size: 2000000000")
-    assert "is too large to be trained here" in str(error_of(build_part, "flow", config=config))
+def test_a_part_that_is_larger_than_the_memory_is_refused_before_it_is_built(tmp_path):
+    config = changed_config(FAMILY, tmp_path, "linear_units: 80", "linear_units: 2147483647")  # 5 TB
+    assert "is larger than the memory of this machine" in str(error_of(build_part, "flow", config=config))
 
 
 @pytest.mark.parametrize("rate", [0, -1, 1, 1000000])

@@ -25,7 +25,6 @@ from tasks.settings.component import ComponentSpec
 LANGUAGE_MODEL_FOLDER = "CosyVoice-BlankEN"
 YAML_NAMES = ("cosyvoice.yaml", "cosyvoice2.yaml", "cosyvoice3.yaml")
 TRAINED_AT_MOST = 2000  # tensors of a part that is built without weights
-COPIES_IN_TRAINING = 4  # of each weight, in fp32: itself, its gradient and the optimizer's two moments
 
 
 def load_component(component: ComponentSpec, *, config: Path, weights: Path) -> nn.Module:
@@ -78,12 +77,12 @@ def build_part(part: str, *, config: Path) -> nn.Module:
 
 def _require_memory(module: nn.Module, call: Call, document: Document) -> None:
     weights = sum(parameter.numel() for parameter in module.parameters())
-    needed, memory = 4 * COPIES_IN_TRAINING * weights, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    needed, memory = 4 * weights, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > memory:
         raise document.problem(
-            f"{call.target} is too large to be trained here",
+            f"{call.target} is larger than the memory of this machine",
             call.line,
-            f"{weights} weights, {needed >> 30} GiB; this machine has {memory >> 30} GiB",
+            f"{weights} weights, {needed >> 30} GiB in fp32; there are {memory >> 30} GiB",
             "Lower its sizes",
         )
 
