@@ -134,7 +134,7 @@ def _unclear(folder: Path, described: Mapping[str, Sequence[str]], models: Seque
         return ConfigError([f"{where}: {shown}; set {' or '.join(f'model={model}' for model in models)}"])
     files = ", ".join(list(described)[:NAMED_AT_MOST])
     choices = ", ".join(known_models())
-    return ConfigError([f"{where}: no class in {files} tells which model it is; set model=NAME, one of {choices}"])
+    return ConfigError([f"{where}: no class in {files} identifies the model; set model=NAME, one of {choices}"])
 
 
 def _models(described: Mapping[str, Sequence[str]]) -> list[str]:

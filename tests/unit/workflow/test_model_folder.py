@@ -106,7 +106,7 @@ def test_what_is_no_small_file_is_not_looked_into(tmp_path: Path) -> None:
     (tmp_path / "b.yaml").symlink_to("/dev/zero")
     with (tmp_path / "c.yaml").open("wb") as file:
         file.truncate(100 * 2**30)
-    assert "no class in c.yaml tells which model it is" in problem(f"model.dir={tmp_path}")
+    assert "no class in c.yaml identifies the model" in problem(f"model.dir={tmp_path}")
 
 
 @pytest.mark.parametrize(
