@@ -79,7 +79,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
     """What a file of our own contains; nothing if it is missing or damaged, because a run was killed for example."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):  # nested too deep
         return {}
     return content if isinstance(content, dict) else {}
 

@@ -73,7 +73,7 @@ def _locked(request: Request) -> Iterator[None]:
 
 def _is_done(request: Request) -> bool:
     """True if the outputs are already what this request would make: another run was faster."""
-    receipt = Receipt.read(request.receipt)
+    receipt = Receipt.read(request.receipt, request.job.outputs.values())
     if receipt is None:
         return False
     digests = Digests(request.memo)
@@ -83,6 +83,8 @@ def _is_done(request: Request) -> bool:
 
 def _build(request: Request) -> Outcome:
     started = time.monotonic()
+    if request.receipt.is_dir():
+        raise UserError("is a folder in the place of a receipt", where=request.receipt, remedy="Move or remove it")
     request.clear_workdir()  # what a killed run left there
     request.workdir.mkdir(parents=True)
     try:

@@ -1,11 +1,12 @@
 """Decides whether a step is fresh, by comparing its receipt with the current files, settings, code and libraries."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 
 from tasks.freshness.code import code_digests
 from tasks.freshness.digests import Digests
@@ -15,6 +16,7 @@ from tasks.pipeline.step import Step
 # Libraries that have several distributions, of which one is installed.
 DISTRIBUTIONS = {"onnxruntime": ("onnxruntime-gpu", "onnxruntime")}
 NOT_INSTALLED = "not installed"
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -30,10 +32,14 @@ class Decision:
         return not self.reasons
 
 
-def decide(step: Step, digests: Digests) -> Decision:
-    """Compare a step with its receipt. All its inputs must exist."""
-    receipt = Receipt.read(step.receipt)
-    now = ingredients(step, digests, modules=receipt.ingredients.code if receipt else ())
+def decide(step: Step, digests: Digests, *, predicted: Mapping[str, str] = NOTHING) -> Decision:
+    """Compare a step with its receipt. All its inputs must exist, but for those of which the digest is `predicted`.
+
+    Raises:
+        UserError: the code that the step used is not Python any more.
+    """
+    receipt = Receipt.read(step.receipt, step.outputs.values())
+    now = ingredients(step, digests, modules=receipt.ingredients.code if receipt else (), predicted=predicted)
     if receipt is None:
         return Decision(step, now, (_without_receipt(step),))
     return Decision(step, now, tuple(staleness(receipt, now, step.receipt.parent, digests)))
@@ -44,20 +50,29 @@ def staleness(receipt: Receipt, now: Ingredients, folder: Path, digests: Digests
     return [*changes(receipt.ingredients, now), *damage(receipt, folder, digests)]
 
 
-def ingredients(step: Step, digests: Digests, *, modules: Iterable[str]) -> Ingredients:
+def ingredients(
+    step: Step, digests: Digests, *, modules: Iterable[str], predicted: Mapping[str, str] = NOTHING
+) -> Ingredients:
     """What would go into the key of `step` if it ran now and used the same modules as the last time."""
     return Ingredients(
         action=step.action,
         params=json.loads(json.dumps(step.params)),  # as it will be read back from a receipt
-        inputs=input_digests(step, digests),
+        inputs=input_digests(step, digests, predicted=predicted),
         libraries={name: library_version(name) for name in step.libraries},
         code=code_digests(modules, digests),
     )
 
 
-def input_digests(step: Step, digests: Digests) -> dict[str, str]:
-    """SHA-256 of each input by its role."""
-    return {role: digests.of_file(path) for role, path in step.inputs.items()}
+def input_digests(step: Step, digests: Digests, *, predicted: Mapping[str, str] = NOTHING) -> dict[str, str]:
+    """SHA-256 of each input by its role, or of the part of it that counts."""
+    return {
+        role: predicted[role] if role in predicted else _digest(path, step.parts.get(role), digests)
+        for role, path in step.inputs.items()
+    }
+
+
+def _digest(path: Path, part: str | None, digests: Digests) -> str:
+    return digests.of_part(path, part) if part else digests.of_file(path)
 
 
 def damage(receipt: Receipt, folder: Path, digests: Digests) -> list[str]:

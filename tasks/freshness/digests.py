@@ -15,6 +15,8 @@ from os import stat_result
 from pathlib import Path
 from typing import Any, cast
 
+from tasks.errors import UserError, reason
+from tasks.freshness.yaml_part import part_digest
 from tasks.job import sha256
 from tasks.plain_data import read_json_object, write_atomically
 
@@ -35,11 +37,19 @@ class Digests:
         """SHA-256 of a file's bytes."""
         return cast(str, self._remembered(f"bytes:{path}", path, lambda: sha256(path)))
 
+    def of_part(self, path: Path, part: str) -> str:
+        """Digest of what a model YAML has of one part; of its bytes where that is not known."""
+        digest = self._remembered(f"part:{part}:{path}", path, lambda: part_digest(path, part) or sha256(path))
+        return cast(str, digest)
+
     def of_source(self, path: Path, *, package: str) -> tuple[str, set[str]]:
         """Digest of a Python file's code, without comments and docstrings, and the modules that it may import.
 
         Args:
             package: what its relative imports start from.
+
+        Raises:
+            UserError: the file is not Python, while somebody edits it for example.
         """
         digest, imports = self._remembered(f"code:{package}:{path}", path, lambda: _read_source(path, package))
         return digest, set(imports)
@@ -78,11 +88,29 @@ def _stamp(stat: stat_result) -> list[int]:
 
 
 def _read(memo: Path) -> dict[str, Any]:
-    return {key: entry for key, entry in read_json_object(memo).items() if isinstance(entry, list) and len(entry) == 2}
+    return {key: entry for key, entry in read_json_object(memo).items() if _is_entry(key, entry)}
+
+
+def _is_entry(key: str, entry: Any) -> bool:
+    """Whether an entry is one that was written here; the file may have been edited or damaged."""
+    if not isinstance(entry, list) or len(entry) != 2:
+        return False
+    if not key.startswith("code:"):
+        return isinstance(entry[1], str)
+    match entry[1]:
+        case [str(), [*modules]]:
+            return all(isinstance(module, str) for module in modules)
+    return False
 
 
 def _read_source(path: Path, package: str) -> tuple[str, list[str]]:
-    tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+    try:
+        tree = ast.parse(path.read_bytes(), str(path))
+    except (SyntaxError, ValueError) as error:  # a NUL is a ValueError
+        line = getattr(error, "lineno", None)
+        where = f"{path}:{line}" if line else str(path)
+        what = getattr(error, "msg", None) or reason(error)
+        raise UserError("is not valid Python", where=where, value=what, remedy="Correct the code") from None
     imports = sorted(set(_imports(tree, package)))
     _drop_docstrings(tree)
     # unparse rather than dump: the text of a syntax tree is the same for every Python that can read it

@@ -6,12 +6,60 @@ and the ingredients of its key have not changed. Names and bytes count, never ti
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tasks.plain_data import flat, read_json_object, write_atomically
+
+DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+class Each(NamedTuple):
+    """A mapping of any number of entries."""
+
+    key: Callable[[str], bool]
+    item: Any
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_mapping(value: object) -> bool:
+    return isinstance(value, dict)
+
+
+def _is_digest(value: object) -> bool:
+    return isinstance(value, str) and DIGEST.fullmatch(value) is not None
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_file_below(name: str) -> bool:
+    """Whether a name stays in the folder of the receipt: files that no longer belong to a step are removed by it."""
+    parts = name.split("/")
+    return "" not in parts and ".." not in parts and "\0" not in name
+
+
+SCHEMA = {
+    "key": _is_digest,
+    "step": _is_text,
+    "ingredients": {
+        "action": _is_text,
+        "params": _is_mapping,
+        "inputs": Each(_is_text, _is_digest),
+        "libraries": Each(_is_text, _is_text),
+        "code": Each(_is_text, _is_text),
+    },
+    "outputs": Each(_is_file_below, {"sha256": _is_digest, "size": _is_size}),
+    "results": _is_mapping,
+    "execution": _is_mapping,
+}
 
 
 @dataclass(frozen=True)
@@ -60,18 +108,31 @@ class Receipt:
         )
 
     @classmethod
-    def read(cls, path: Path) -> "Receipt | None":
-        """The receipt at `path`, or None if there is none that can be read and trusted: then nothing is known."""
+    def read(cls, path: Path, outputs: Collection[Path] = ()) -> "Receipt | None":
+        """The receipt at `path`, or None if there is none that can be read and trusted: then nothing is known.
+
+        Args:
+            outputs: files that it must describe.
+        """
         data = read_json_object(path)
-        try:
-            ingredients = Ingredients(**data["ingredients"])
-            outputs = {
-                name: {key: output[key] for key in ("sha256", "size")} for name, output in data["outputs"].items()
-            }
-            receipt = cls(data["step"], ingredients, outputs, data["results"], data["execution"])
-        except (KeyError, TypeError, AttributeError):
+        if not _fits(data, SCHEMA):
             return None
-        return receipt if data.get("key") == ingredients.key else None
+        ingredients = Ingredients(**data["ingredients"])
+        names = {file.relative_to(path.parent).as_posix() for file in outputs}
+        if data["key"] != ingredients.key or not names <= data["outputs"].keys():
+            return None
+        return cls(data["step"], ingredients, data["outputs"], data["results"], data["execution"])
+
+
+def _fits(value: Any, schema: Any) -> bool:
+    """Whether a value has the form of a receipt: exactly the keys of a schema, or every key and value of one kind."""
+    if callable(schema) and not isinstance(schema, Each):
+        return bool(schema(value))
+    if not isinstance(value, dict):
+        return False
+    if isinstance(schema, Each):
+        return all(schema.key(key) and _fits(item, schema.item) for key, item in value.items())
+    return value.keys() == schema.keys() and all(_fits(value[key], schema[key]) for key in schema)
 
 
 def changes(old: Ingredients, new: Ingredients) -> list[str]:

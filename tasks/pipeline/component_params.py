@@ -7,7 +7,7 @@ from typing import Any
 from tasks.job import RECORDED
 from tasks.pipeline.graph_inputs import GraphInputs
 from tasks.plain_data import plain
-from tasks.settings.model_schema import Component
+from tasks.settings.model_schema import Component, ConfigFormat
 
 
 def artifact_name(given: GraphInputs, component: Component) -> str:
@@ -21,7 +21,14 @@ def sources(given: GraphInputs, component: Component) -> dict[str, Path]:
     file = given.config.model.parts[component.part]
     weights = given.paths.averaged(component.part) if averaged else given.in_folder(file)
     files = {name: given.in_folder(file) for name, file in component.files.items()}
+    optional = {name: given.in_folder(file) for name, file in component.optional_files.items()}
+    files |= {name: path for name, path in optional.items() if component.optional_files[name] not in given.absent}
     return {"config": given.model_yaml, "weights": weights, **files}
+
+
+def parts(given: GraphInputs, part: str) -> dict[str, str]:
+    """What of the model's YAML counts for a step that builds a part, or a component of it."""
+    return {"config": part} if given.config.model.config_format is ConfigFormat.hyperpyyaml else {}
 
 
 def recordings(given: GraphInputs, component: Component) -> dict[str, Path]:

@@ -38,9 +38,11 @@ class Step:
         outputs: role -> file.
         params: everything else that changes the bytes, and nothing that does not; JSON-plain.
         libraries: distributions whose version shapes the bytes.
+        parts: role of a YAML input -> the key whose record counts, with what it refers to; of others all bytes do.
         local: what belongs to this machine and changes no bytes; JSON-plain.
         after: steps that must have succeeded before, beside those that make an input.
         elsewhere: pattern of the names that the output has when it is made on other machines, beside it.
+        reproducible: whether the same ingredients give the same bytes.
         folder: where all outputs lie if they are of use together only; it is put in place as a whole.
         skip: why the step is skipped; None where it can be done.
     """
@@ -52,9 +54,11 @@ class Step:
     outputs: Mapping[str, Path]
     params: Mapping[str, Any]
     libraries: tuple[str, ...] = ()
+    parts: Mapping[str, str] = field(default_factory=dict)
     local: Mapping[str, Any] = field(default_factory=dict)
     after: tuple[str, ...] = ()
     elsewhere: str = ""
+    reproducible: bool = True
     folder: Path | None = None
     skip: Skip | None = None
 

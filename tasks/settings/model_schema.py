@@ -52,6 +52,13 @@ class Input:
     axis: str | None = None  # that lengths measure; needed where there are several candidates
 
 
+class ConfigFormat(StrEnum):
+    """What a model's YAML is."""
+
+    any = "any"  # every byte counts
+    hyperpyyaml = "hyperpyyaml"  # a record for each part: of a part counts its record, with what it refers to
+
+
 @dataclass
 class ChunkedMethod:
     """A kept method that takes one sequence chunk by chunk and returns what forward returns for the whole."""
@@ -80,6 +87,7 @@ class Component:
     options: dict[str, Any] = field(default_factory=dict)  # keyword arguments of forward fixed at export
     chunked: ChunkedMethod | None = None  # the kept method that verification runs
     files: dict[str, str] = field(default_factory=dict)  # further files of the model folder that it is made from
+    optional_files: dict[str, str] = field(default_factory=dict)  # the same, where the folder has them
     precisions: list[str] = field(default_factory=list)  # the only ones it is exported in; empty: any
     precisions_reason: str = ""
     recorder: str | None = None  # module:function that records its inputs during the model's own inference
@@ -102,6 +110,7 @@ class Model:
     name: str = MISSING  # first folder under artifacts/
     dir: str | None = None  # the folder in the original layout
     config: str = MISSING  # the folder's YAML
+    config_format: ConfigFormat = ConfigFormat.any  # decides what of that YAML makes an artifact stale
     classes: list[str] = field(default_factory=list)  # in that YAML, by which a folder of this model is recognised
     parts: dict[str, str] = MISSING  # part -> file in the folder
     checkpoints: dict[str, str | None] = field(default_factory=dict)  # part -> folder of checkpoints to average

@@ -44,9 +44,12 @@ def preflight_result(step: Step, digests: Digests) -> str:
     exists = all(path.is_file() for path in step.inputs.values())
     if receipt is None or not exists or not decide(step, digests).fresh:
         return f"not up to date; run doit {step.task}"
-    peak = max(corner["peak_mib"] for profile in receipt.results["memory"] for corner in profile.values())
-    found = receipt.results["warnings"] or ["no problems found"]
-    return f"{'; '.join(found)}; activations take about {peak:,.0f} MiB at most"
+    try:
+        peak = max(corner["peak_mib"] for profile in receipt.results["memory"] for corner in profile.values())
+        found = "; ".join(receipt.results["warnings"]) or "no problems found"
+    except (AttributeError, KeyError, TypeError, ValueError):  # results do not count for freshness
+        return f"the results in its receipt are damaged; run doit -a {step.task}"
+    return f"{found}; activations take about {peak:,.0f} MiB at most"
 
 
 def _devices() -> Iterator[str]:

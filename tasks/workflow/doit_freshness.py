@@ -6,6 +6,7 @@ from pathlib import Path
 
 from doit.dependency import FileChangedChecker
 
+from tasks.errors import UserError
 from tasks.freshness.decide import decide
 from tasks.freshness.digests import Digests
 from tasks.plain_data import read_json_object
@@ -24,6 +25,9 @@ class UpToDate:
             self.status.decision = decide(self.status.step, self.digests)
         except FileNotFoundError:
             return False  # doit itself reports a file that is not there
+        except UserError as error:
+            self.status.problem = str(error)
+            return False
         return self.status.decision.fresh
 
     def __str__(self) -> str:

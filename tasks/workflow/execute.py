@@ -27,6 +27,8 @@ def execute(status: StepStatus, root: Path, digests: Digests) -> BaseFail | None
         root: the artifacts folder.
     """
     step, decision = status.step, status.decision
+    if status.problem:
+        return TaskFailed(status.problem)
     if decision is None:
         raise RuntimeError(f"{step.task}: doit did not ask whether it is up to date")
     always: bool = run_options().always_execute

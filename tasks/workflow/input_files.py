@@ -49,7 +49,7 @@ def absent(config: Config) -> set[str]:
     model = config.model
     folder = Path(model.dir or "")
     parts = {part for part, file in model.parts.items() if not os.path.lexists(folder / file)}
-    named = (file for component in model.components.values() for file in component.files.values())
+    named = (file for c in model.components.values() for file in (*c.files.values(), *c.optional_files.values()))
     files = {file for file in named if not os.path.lexists(folder / file)}
     return parts | files if len(parts) < len(model.parts) else set()
 

@@ -132,7 +132,8 @@ def _left_out_before(step: Step) -> Sequence[str]:
     """What the run that built a step could not use: it is not used by this one either."""
     given = any(role.startswith(RECORDED) for role in step.inputs)
     receipt = Receipt.read(step.receipt) if given else None
-    return receipt.results.get("left_out", ()) if receipt else ()
+    names = receipt.results.get("left_out") if receipt else None
+    return [str(name) for name in names] if isinstance(names, list) else []
 
 
 def _cost(outcome: Outcome) -> str:

@@ -11,10 +11,15 @@ from tasks.pipeline.step import Step
 
 @dataclass(repr=False)
 class StepStatus:
-    """One step in the course of a run; `decision` is taken once, when doit asks whether the step is up to date."""
+    """One step in the course of a run; `decision` is taken once, when doit asks whether the step is up to date.
+
+    Attributes:
+        problem: why there is no decision.
+    """
 
     step: Step
     decision: Decision | None = None
+    problem: str = ""
     outcome: Outcome | None = None
 
     def __repr__(self) -> str:

@@ -4,22 +4,31 @@ import fnmatch
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tasks.freshness.decide import decide
+from tasks.errors import UserError
+from tasks.freshness.decide import damage, decide
 from tasks.freshness.digests import Digests
+from tasks.freshness.receipt import Receipt
 from tasks.pipeline.step import Step
+
+Rebuilt = dict[Path, tuple[str, str | None]]  # output -> the step that makes it anew, the digest it will have if known
 
 
 def explain(steps: Sequence[Step], patterns: Sequence[str], digests: Digests) -> None:
-    """Print for each step that matches whether it is skipped, stale or fresh, and the reasons."""
-    rebuilt: dict[Path, str] = {}
+    """Print for each step that matches whether it is skipped, stale or fresh, and the reasons that a run would give.
+
+    A step of which an input will be made anew is stale only if that changes the input. Where only the run shows
+    whether it does, the step depends on it.
+    """
+    rebuilt: Rebuilt = {}
     for step in steps:
-        reasons = list(_expected_reasons(step, rebuilt, digests))
-        if reasons and not step.skip:
-            rebuilt |= dict.fromkeys(step.outputs.values(), step.task)
+        reasons, waits_for = ((step.skip.text,), ()) if step.skip else _expected(step, rebuilt, digests)
+        if (reasons or waits_for) and not step.skip:
+            same = not waits_for and _makes_the_same(step, reasons, digests)
+            rebuilt |= {path: (step.task, digest) for path, digest in _outputs(step, known=same)}
         if matches(step, patterns):
-            word = "skip" if step.skip else "stale" if reasons else "fresh"
+            word = "skip" if step.skip else "stale" if reasons else "depends" if waits_for else "fresh"
             print(f"{word:<7} {step.task}")
-            for reason in reasons:
+            for reason in reasons or [f"stale if {task}, which runs first, changes its input" for task in waits_for]:
                 print(f"        {reason}")
 
 
@@ -31,12 +40,34 @@ def matches(step: Step, patterns: Sequence[str]) -> bool:
     )
 
 
-def _expected_reasons(step: Step, rebuilt: dict[Path, str], digests: Digests) -> Iterator[str]:
-    if step.skip:
-        yield step.skip.text
-        return
-    waiting = {role: rebuilt[path] for role, path in step.inputs.items() if path in rebuilt}
-    for task in dict.fromkeys(waiting.values()):
-        yield f"{task} runs first, which may change its input"
-    if all(path.is_file() for path in step.inputs.values()):
-        yield from decide(step, digests).reasons
+def _expected(step: Step, rebuilt: Rebuilt, digests: Digests) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The reasons that a run will certainly give, and the steps that may add one by what they make."""
+    predicted, waits_for = {}, {}
+    receipt = Receipt.read(step.receipt, step.outputs.values())
+    old = receipt.ingredients.inputs if receipt else {}
+    for role, path in step.inputs.items():
+        if path in rebuilt:
+            task, digest = rebuilt[path]
+            predicted[role] = digest or old.get(role, "")
+            if digest is None:
+                waits_for[task] = True
+    if not all(path.is_file() for role, path in step.inputs.items() if role not in predicted):
+        return (), tuple(waits_for)  # doit reports what is not there
+    try:
+        return decide(step, digests, predicted=predicted).reasons, tuple(waits_for)
+    except UserError as error:  # the run fails with it
+        return (str(error),), ()
+
+
+def _makes_the_same(step: Step, reasons: Sequence[str], digests: Digests) -> bool:
+    """Whether all that is wrong is the outputs themselves: what is made again is what the receipt describes."""
+    receipt = Receipt.read(step.receipt, step.outputs.values())
+    wrong = damage(receipt, step.receipt.parent, digests) if receipt and step.reproducible else []
+    return bool(wrong) and list(reasons) == wrong
+
+
+def _outputs(step: Step, *, known: bool) -> Iterator[tuple[Path, str | None]]:
+    receipt = Receipt.read(step.receipt) if known else None
+    for path in step.outputs.values():
+        name = path.relative_to(step.receipt.parent).as_posix()
+        yield path, receipt.outputs[name]["sha256"] if receipt else None

@@ -109,8 +109,18 @@ CASES = [
     files("a new worst checkpoint", lambda p: redo_checkpoint(p, epoch=4, loss=9.0), makes_stale=NOTHING),
     files("the checkpoint that is not averaged", lambda p: redo_checkpoint(p, epoch=0, loss=4.0), makes_stale=NOTHING),
     files(
-        "the model's YAML",
+        "a comment in the model's YAML",
         lambda p: append(p.root / "model/cosyvoice2.yaml", "\n# a word\n"),
+        makes_stale=NOTHING,
+    ),
+    files(
+        "another part in the model's YAML",
+        lambda p: p.edit("model/cosyvoice2.yaml", "nsf_alpha: 0.1", "nsf_alpha: 0.2"),
+        makes_stale=NOTHING,
+    ),
+    files(
+        "what the part refers to in the model's YAML",
+        lambda p: p.edit("model/cosyvoice2.yaml", "chunk_size: 5", "chunk_size: 6"),
         makes_stale=READ_THE_WEIGHTS,
     ),
     files("weights that averaging replaces", lambda p: edit_middle(p.root / "model/flow.pt"), makes_stale=NOTHING),
@@ -152,6 +162,7 @@ CASES = [
     ),
     files("a deleted receipt", lambda p: artifact(p, f"{ZIP}.receipt.json").unlink(), makes_stale={JIT}),
     files("a receipt of another shape", lambda p: reshape(artifact(p, f"{ZIP}.receipt.json")), makes_stale={JIT}),
+    files("a receipt without outputs", lambda p: claim(p, outputs={}), makes_stale={JIT}),
     files("a deleted report", lambda p: artifact(p, f"verify/{ZIP}.json").unlink(), makes_stale={VERIFY_JIT}),
     files("touched artifacts", lambda p: touch(p.artifacts / "cosyvoice2"), makes_stale=NOTHING),
     files("a digest memo of noise", lambda p: noise(p.artifacts / ".voxkiln/digests.json"), makes_stale=NOTHING),
@@ -178,6 +189,12 @@ def reshape(receipt: Path) -> None:
     """JSON, but not what a receipt is: a list instead of the mapping of outputs."""
     content = json.loads(receipt.read_text())
     receipt.write_text(json.dumps(content | {"outputs": list(content["outputs"])}))
+
+
+def claim(project: Project, **claims: object) -> None:
+    """A receipt with other entries, and the artifact flipped that it then does not describe."""
+    receipt = artifact(project, f"{ZIP}.receipt.json")
+    receipt.write_text(json.dumps(json.loads(receipt.read_text()) | claims))
 
 
 def append(path: Path, text: str) -> None:
@@ -242,6 +259,39 @@ def test_a_damaged_receipt_is_written_again_and_nothing_else_is_built(built: Pro
     reshape(receipt)
     assert builds(built) == {JIT}
     assert not built.stale()
+
+
+@pytest.mark.parametrize(
+    ("change", "words", "stale", "depends"),
+    [
+        (lambda p: artifact(p, GRAPH).unlink(), (), {ONNX}, set()),
+        (lambda p: edit_middle(artifact(p, AVERAGED)), (), {AVERAGE}, set()),
+        (lambda p: artifact(p, f"{ZIP}.receipt.json").unlink(), (), {JIT}, {VERIFY_JIT}),
+        (lambda p: None, ("onnx.opset=19",), {ONNX}, OF_ONNX - {ONNX}),
+    ],
+    ids=["a deleted artifact", "an edited average", "a deleted receipt", "another opset"],
+)
+def test_why_predicts_what_the_run_does(
+    built: Project, change: Change, words: tuple[str, ...], stale: set[str], depends: set[str]
+) -> None:
+    change(built)
+    why = built.doit("why", *words)
+    assert why.steps("stale") == stale
+    assert why.steps("depends") == depends
+    run = built.doit(*words)
+    assert stale <= run.steps("build") <= stale | depends
+    for step in stale:
+        (reason,) = [line.strip() for line in why.out.split(f"stale   {step}\n")[1].splitlines()[:1]]
+        assert any(line.startswith("build") and step in line and reason in line for line in run.out.splitlines())
+
+
+def test_a_syntax_error_in_the_code_of_a_step_is_one_line(built: Project) -> None:
+    built.edit("tasks/actions/export_torchscript/action.py", "def run(", "def run((")
+    for words in (("why",), ()):
+        result = built.doit(*words)
+        assert "tasks/actions/export_torchscript/action.py:" in result.out + result.err
+        assert "is not valid Python" in result.out + result.err
+        assert "Traceback" not in result.out + result.err
 
 
 def test_why_says_so_when_no_step_has_the_name(built: Project) -> None:

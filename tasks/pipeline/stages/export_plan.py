@@ -23,6 +23,7 @@ def step(given: GraphInputs, component: Component, earlier: Earlier) -> Step | N
         params=plan_params(given, component) | {"gpu": machine.gpu, "tensorrt_version": machine.tensorrt},
         local={"timing_cache": config.tensorrt.timing_cache or str(timing_caches(Path(config.artifacts)))},
         after=(earlier["preflight"].task,),
+        reproducible=False,
         elsewhere=given.paths.plan(component.name, config.precision.name, "*").name,
         skip=plan_skip(given, machine.build_obstacle),
     )

@@ -137,7 +137,7 @@ def test_an_unknown_model_is_refused_with_the_known_ones() -> None:
         ("onnx.keep_fp32=Soft max", "onnx.keep_fp32=Soft max: needs a list: 'onnx.keep_fp32=[Soft max]'"),
         (
             "artifacts=~nosuchuser/x",
-            "there is no user nosuchuser; for a file of this name, write './~nos",
+            "there is no user nosuchuser; for a file or folder of this name, write './~nos",
         ),
         ("artifacts=", "artifacts: is empty; name a file or folder"),
         (f"artifacts={'a' * 300}", "File name too long"),

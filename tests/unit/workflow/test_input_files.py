@@ -66,7 +66,9 @@ def test_what_is_no_regular_file_is_named(folder: Path, make: Callable[[Path], N
     (folder / FLOW).touch()
     (folder / "cosyvoice.yaml").unlink()
     make(folder / "cosyvoice.yaml")
-    assert problems(folder) == [f"model.dir={folder}: cosyvoice.yaml is not a regular file"]
+    (line,) = problems(folder)
+    assert f"{folder}/cosyvoice.yaml: is a " in line
+    assert "not a regular file" in line
 
 
 def test_a_folder_that_is_not_there_and_one_that_is_not_given() -> None:
