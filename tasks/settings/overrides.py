@@ -19,7 +19,7 @@ from tasks.settings.text_values import quoted
 # Settings that are dictionaries with free keys: Hydra would ask for `++` to add one.
 OPEN_SETTINGS = ("tensorrt.profile.", "model.checkpoints.")
 
-MOST_COMBINATIONS = 20  # of a sweep, each a fraction of a second to compose; every model in every precision is a dozen
+MOST_COMBINATIONS = 64  # of a sweep, each a fraction of a second to compose; every model in every precision is a dozen
 MOST_CHARACTERS = 20_000  # of one word; Hydra's parser takes seconds for more
 MOST_NESTED = 20  # brackets; the parsers call themselves for each
 

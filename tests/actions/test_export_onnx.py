@@ -54,6 +54,10 @@ def is_streaming(name: str) -> bool:
     return golden_case("cosyvoice2", name).flags.get("streaming", False)
 
 
+# The first version of the file format that has an opset, as onnx/docs/Versioning.md lists them.
+IR_VERSIONS = {15: 8, 16: 8, 17: 8, 18: 8, 19: 9, 20: 9, 21: 10, 22: 10}
+
+
 @pytest.mark.parametrize(
     ("exporter", "name"),
     [
@@ -81,6 +85,7 @@ def test_exported_estimator_reproduces_the_recorded_case(exports: Exports, tmp_p
 def test_file_has_the_opset_asked_for(exports: Exports, tmp_path, exporter, opset):
     model = onnx.load(exports(small_export_job("Plain", tmp_path, exporter=exporter, opset=opset)))
     assert [entry.version for entry in model.opset_import if not entry.domain] == [opset]
+    assert model.ir_version == IR_VERSIONS[opset]  # a runtime that knows the opset need not know a later one
 
 
 @EXPORTERS

@@ -22,9 +22,14 @@ def damaged(path: Path, damage: Damage, place: Path) -> Path:
     return place
 
 
+def scale_by(factor: float) -> Damage:
+    """All of one weight by a factor."""
+    return lambda model: _change(model, _weight(model), lambda values: values * factor)
+
+
 def scale_a_weight(model: onnx.ModelProto) -> None:
     """All of one weight by 1 %."""
-    _change(model, _weight(model), lambda values: values * 1.01)
+    scale_by(1.01)(model)
 
 
 def change_one_element(model: onnx.ModelProto) -> None:

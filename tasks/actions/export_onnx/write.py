@@ -50,9 +50,16 @@ def declare(model: ir.Model, *, component: ComponentSpec, dynamic: Collection[st
         if value.name in shapes:
             value.shape = _declared(value, shapes[value.name], dynamic)
     _clear_notes(model)
+    model.ir_version = _oldest_ir_version(model)
     model.graph.name = component.name
     model.producer_name, model.producer_version = "voxkiln", about["voxkiln.version"]
     model.metadata_props.update(sorted(about.items()))
+
+
+def _oldest_ir_version(model: ir.Model) -> int:
+    """The lowest version of the file format that the opset needs: runtimes refuse higher ones than they know."""
+    opsets = [onnx.helper.make_opsetid(domain, version) for domain, version in model.opset_imports.items()]
+    return int(onnx.helper.find_min_ir_version_for(opsets, ignore_unknown=True))
 
 
 def _clear_notes(model: ir.Model) -> None:
