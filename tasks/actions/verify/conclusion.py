@@ -91,14 +91,24 @@ def _failure(failed: list[dict[str, Any]], weights: list[str], *, count: int, jo
     if failed:
         what.append(f"differs from the original module in {len(failed)} of {count} trials")
         value.append(_first_failure(failed[0]))
-    low = job.params["precision"]["name"] != "fp32" and not weights
-    repair = "Keep more operators in fp32 (onnx.keep_fp32)" if low else "Export it again, or with the other exporter"
+    repair = _repair(failed, job) if not weights else "Export it again"
     return UserError(
         " and ".join(what),
         where=job.inputs["artifact"],
         value="; ".join(value),
         remedy=f"{written}. {repair}, or change the limits under verify if they are too strict",
     )
+
+
+def _repair(failed: list[dict[str, Any]], job: Job) -> str:
+    precision, limit = job.params["precision"]["name"], job.params["verify"]["min_snr_db"]
+    if precision == "fp32":
+        return "Export it again, or with the other exporter"
+    costs = [floor["cost_db"] for result in failed for floor in result["floors"].values() if isinstance(floor, dict)]
+    if any(float(cost) < limit for cost in costs):
+        lost = f"The original itself has {min(map(float, costs)):.3g} dB in {precision}"
+        return f"{lost}: use precision=fp32, or keep more operators in fp32 (onnx.keep_fp32)"
+    return "Keep more operators in fp32 (onnx.keep_fp32)"
 
 
 def _first_failure(result: dict[str, Any]) -> str:

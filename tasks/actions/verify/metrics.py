@@ -23,6 +23,7 @@ class Metrics:
         snr_db: 10 log10(sum b^2 / sum (a - b)^2); inf when equal.
         cosine: cosine of the angle between a and b as vectors.
         outside: share of elements with |a - b| > atol + rtol |b|.
+        spread: over how many elements the error energy is spread, (sum e^2)^2 / sum e^4 of the errors e.
         finite: no NaN and no Inf on either side.
         worst: index, value and reference of the element furthest beyond its tolerance, or the first not finite.
     """
@@ -33,6 +34,7 @@ class Metrics:
     snr_db: float
     cosine: float
     outside: float
+    spread: float
     finite: bool
     worst: dict[str, Any]
 
@@ -44,7 +46,7 @@ class Metrics:
         """The limits that are exceeded, one line each; NaN and Inf never pass."""
         if not self.finite:
             return ["NaN or Inf"]
-        excused = floor if floor and floor.excuses else Floor(math.inf, 0.0, 0.0, False)
+        excused = floor if floor and floor.excuses else Floor(math.inf, math.inf, 0.0, 0.0, False)
         peak_error = max(limits["max_peak_error"], excused.peak_error)
         snr_db = min(limits["min_snr_db"], excused.snr_db)
         cosine = min(limits["min_cosine"], 1 - 10 ** (-excused.snr_db / 10))
@@ -65,32 +67,36 @@ class Floor:
     """The limits of one output of one case that follow from what its format itself costs there.
 
     Attributes:
-        snr_db: least SNR.
+        cost_db: SNR of the original itself in the format.
+        snr_db: least SNR of an artifact.
         max_abs, peak_error: largest errors of single elements.
         excuses: whether what is within these limits passes however poor it is. In fp32 it does, for it is as good as
             the original. What a 16-bit format costs can be too much to be of use.
     """
 
+    cost_db: float
     snr_db: float
     max_abs: float
     peak_error: float
     excuses: bool
 
     @classmethod
-    def of(cls, cost: Metrics, dtype: torch.dtype, *, elements: int, max_noise: float) -> "Floor":
+    def of(cls, cost: Metrics, dtype: torch.dtype, *, max_noise: float) -> "Floor":
         """From the errors of the original module in a format.
 
+        Energies of few errors differ by chance: the logarithm of a sum of k squares has a standard deviation of
+        sqrt(2 / k), that of the ratio of two such sums sqrt(4 / k); four of these are allowed. n independent Gaussian
+        errors have a spread of n / 3; k is an eighth of such an n, because the bands of one frame hardly differ alone.
+        Where a few positions have most of the error, as in a network whose attention is saturated, k is smaller.
+
         Args:
-            elements: of the output. Energies of few errors differ by chance: the logarithm of a sum of k squares has
-                a standard deviation of sqrt(2 / k), that of the ratio of two such sums sqrt(4 / k); four of these are
-                allowed, with k a quarter of the elements, which are not independent.
             max_noise: largest error energy over that of `cost`, and at least that of one rounding of the output.
         """
         one_rounding = -20 * math.log10(torch.finfo(dtype).eps / 2 / math.sqrt(3))
-        noise = max_noise * math.exp(4 * math.sqrt(4 / max(elements / 4, 4)))
+        noise = max_noise * math.exp(4 * math.sqrt(4 / max(3 * cost.spread / 8, 4)))
         peaks = PEAKS * math.sqrt(noise)
         snr_db = min(cost.snr_db, one_rounding) - 10 * math.log10(noise)
-        return cls(snr_db, peaks * cost.max_abs, peaks * cost.peak_error, excuses=dtype is torch.float32)
+        return cls(cost.snr_db, snr_db, peaks * cost.max_abs, peaks * cost.peak_error, excuses=dtype is torch.float32)
 
 
 def metrics(found: Tensor, reference: Tensor, *, rtol: float, atol: float) -> Metrics:
@@ -107,6 +113,7 @@ def metrics(found: Tensor, reference: Tensor, *, rtol: float, atol: float) -> Me
         snr_db=_snr_db(error, b),
         cosine=_cosine(a, b),
         outside=(margin > 0).double().mean().item() if margin.numel() else 0.0,
+        spread=_spread(error),
         finite=finite,
         worst=_worst(a, b, margin if finite else -(a + b).isfinite().double()),
     )
@@ -114,6 +121,12 @@ def metrics(found: Tensor, reference: Tensor, *, rtol: float, atol: float) -> Me
 
 def _max(values: Tensor) -> float:
     return values.max().item() if values.numel() else 0.0
+
+
+def _spread(error: Tensor) -> float:
+    energy = error.square()
+    concentration = energy.square().sum().item()
+    return energy.sum().item() ** 2 / concentration if concentration else float(error.numel())
 
 
 def _snr_db(error: Tensor, reference: Tensor) -> float:

@@ -40,7 +40,7 @@ def tried(
     outputs = dict(zip(component.outputs, found, strict=True))
     outputs |= chunked_outputs(case, artifact, component=component, dtype=dtype)
     _require_same_shapes(outputs, expected.outputs)
-    floors = {name: _floor(cost, expected.outputs[name].numel(), dtype, limits) for name, cost in expected.cost.items()}
+    floors = {name: _floor(cost, dtype, limits) for name, cost in expected.cost.items()}
     results = {
         name: _compared(name, output, expected, floor=floors.get(name), limits=limits)
         for name, output in outputs.items()
@@ -61,9 +61,9 @@ def tried(
     }
 
 
-def _floor(cost: Metrics, elements: int, dtype: torch.dtype, limits: Mapping[str, Any]) -> Floor | None:
+def _floor(cost: Metrics, dtype: torch.dtype, limits: Mapping[str, Any]) -> Floor | None:
     """None where the format itself overflows: then the limits have to do."""
-    return Floor.of(cost, dtype, elements=elements, max_noise=limits["max_noise"]) if cost.finite else None
+    return Floor.of(cost, dtype, max_noise=limits["max_noise"]) if cost.finite else None
 
 
 def _compared(
