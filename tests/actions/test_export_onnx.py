@@ -55,7 +55,7 @@ def is_streaming(name: str) -> bool:
 
 
 # The first version of the file format that has an opset, as onnx/docs/Versioning.md lists them.
-IR_VERSIONS = {15: 8, 16: 8, 17: 8, 18: 8, 19: 9, 20: 9, 21: 10, 22: 10}
+IR_VERSIONS = {15: 8, 16: 8, 17: 8, 18: 8, 19: 9, 20: 9, 21: 10, 22: 10, 23: 11}
 
 
 @pytest.mark.parametrize(
