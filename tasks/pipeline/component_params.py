@@ -20,9 +20,8 @@ def sources(given: GraphInputs, component: Component) -> dict[str, Path]:
     averaged = given.is_averaged(component.part)
     file = given.config.model.parts[component.part]
     weights = given.paths.averaged(component.part) if averaged else given.in_folder(file)
-    files = {name: given.in_folder(file) for name, file in component.files.items()}
-    optional = {name: given.in_folder(file) for name, file in component.optional_files.items()}
-    files |= {name: path for name, path in optional.items() if component.optional_files[name] not in given.absent}
+    optional = {name: file for name, file in component.optional_files.items() if file not in given.absent}
+    files = {name: given.in_folder(file) for name, file in (component.files | optional).items()}
     return {"config": given.model_yaml, "weights": weights, **files}
 
 

@@ -62,7 +62,7 @@ def contents(path: Path) -> Contents:
     module = open_artifact(path, device="cpu", threads=1).module
     constants = {
         node.output().debugName(): node.t("value")
-        for node in _nodes(module.graph)
+        for node in nodes_of(module.graph)
         if node.kind() == "prim::Constant" and node.output().type().kind() == "TensorType"
     }
     floats = {
@@ -74,8 +74,9 @@ def contents(path: Path) -> Contents:
     return Contents(weights, {name_of(tensor.dtype) for tensor in floats.values()})
 
 
-def _nodes(block: Any) -> Iterator[Any]:
+def nodes_of(block: Any) -> Iterator[Any]:
+    """The nodes of a graph or block, and of the blocks inside them."""
     for node in block.nodes():
         yield node
         for inner in node.blocks():
-            yield from _nodes(inner)
+            yield from nodes_of(inner)

@@ -13,6 +13,7 @@ from tasks.errors import UserError
 from tasks.pipeline.graph import build
 from tasks.pipeline.graph_inputs import GraphInputs
 from tasks.pipeline.stage import Stage
+from tasks.pipeline.step import Step
 from tasks.settings.schema import Config
 
 # What acts before the graph is built or beside it: files that are looked up, and which steps a command runs.
@@ -20,24 +21,31 @@ NOT_IN_STEPS = ("model.checkpoints", "model.parts", "verify.auto")
 BREAKS = (UserError, AttributeError, LookupError, TypeError, ValueError)  # a value that does not fit has an effect
 
 
-def unused_settings(words: Iterable[str], graphs: Sequence[GraphInputs], stages: Sequence[Stage]) -> list[str]:
-    """A problem, in one line, for each of the words that changes no step of any configuration."""
+Graph = tuple[GraphInputs, Sequence[Step]]
+
+
+def unused_settings(words: Iterable[str], graphs: Sequence[Graph], stages: Sequence[Stage]) -> list[str]:
+    """A problem, in one line, for each of the words that changes no step of any configuration.
+
+    Args:
+        graphs: each configuration with the steps that it gives.
+    """
     keys = dict.fromkeys(word.lstrip("+~").partition("=")[0] for word in words)
-    models = ", ".join(dict.fromkeys(given.config.model.name for given in graphs))
+    models = ", ".join(dict.fromkeys(given.config.model.name for given, _ in graphs))
     return [
         f"{key}: has no effect on {models} in {_precisions(graphs)}; leave it out"
         for key in keys
-        if not key.startswith(NOT_IN_STEPS) and not any(_has_effect(key, given, stages) for given in graphs)
+        if not key.startswith(NOT_IN_STEPS) and not any(_has_effect(key, graph, stages) for graph in graphs)
     ]
 
 
-def _precisions(graphs: Sequence[GraphInputs]) -> str:
-    return ", ".join(dict.fromkeys(given.config.precision.name for given in graphs))
+def _precisions(graphs: Sequence[Graph]) -> str:
+    return ", ".join(dict.fromkeys(given.config.precision.name for given, _ in graphs))
 
 
-def _has_effect(key: str, given: GraphInputs, stages: Sequence[Stage]) -> bool:
+def _has_effect(key: str, graph: Graph, stages: Sequence[Stage]) -> bool:
+    given, steps = graph
     others = list(_with_other_values(given.config, key.split(".")))
-    steps = build(given, stages) if others else []
     try:
         return not others or any(build(replace(given, config=other), stages) != steps for other in others)
     except BREAKS:

@@ -21,10 +21,11 @@ def explain(steps: Sequence[Step], patterns: Sequence[str], digests: Digests) ->
     """
     rebuilt: Rebuilt = {}
     for step in steps:
-        reasons, waits_for = ((step.skip.text,), ()) if step.skip else _expected(step, rebuilt, digests)
+        receipt = Receipt.read(step.receipt, step.outputs.values())
+        reasons, waits_for = ((step.skip.text,), ()) if step.skip else _expected(step, receipt, rebuilt, digests)
         if (reasons or waits_for) and not step.skip:
-            same = not waits_for and _makes_the_same(step, reasons, digests)
-            rebuilt |= {path: (step.task, digest) for path, digest in _outputs(step, known=same)}
+            same = receipt if not waits_for and _makes_the_same(step, receipt, reasons, digests) else None
+            rebuilt |= {path: (step.task, digest) for path, digest in _outputs(step, same)}
         if matches(step, patterns):
             word = "skip" if step.skip else "stale" if reasons else "depends" if waits_for else "fresh"
             print(f"{word:<7} {step.task}")
@@ -40,10 +41,11 @@ def matches(step: Step, patterns: Sequence[str]) -> bool:
     )
 
 
-def _expected(step: Step, rebuilt: Rebuilt, digests: Digests) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _expected(
+    step: Step, receipt: Receipt | None, rebuilt: Rebuilt, digests: Digests
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The reasons that a run will certainly give, and the steps that may add one by what they make."""
     predicted, waits_for = {}, {}
-    receipt = Receipt.read(step.receipt, step.outputs.values())
     old = receipt.ingredients.inputs if receipt else {}
     for role, path in step.inputs.items():
         if path in rebuilt:
@@ -59,15 +61,14 @@ def _expected(step: Step, rebuilt: Rebuilt, digests: Digests) -> tuple[tuple[str
         return (str(error),), ()
 
 
-def _makes_the_same(step: Step, reasons: Sequence[str], digests: Digests) -> bool:
+def _makes_the_same(step: Step, receipt: Receipt | None, reasons: Sequence[str], digests: Digests) -> bool:
     """Whether all that is wrong is the outputs themselves: what is made again is what the receipt describes."""
-    receipt = Receipt.read(step.receipt, step.outputs.values())
     wrong = damage(receipt, step.receipt.parent, digests) if receipt and step.reproducible else []
     return bool(wrong) and list(reasons) == wrong
 
 
-def _outputs(step: Step, *, known: bool) -> Iterator[tuple[Path, str | None]]:
-    receipt = Receipt.read(step.receipt) if known else None
+def _outputs(step: Step, receipt: Receipt | None) -> Iterator[tuple[Path, str | None]]:
+    """Each output with the digest that a receipt has of it; without a receipt it is not known."""
     for path in step.outputs.values():
         name = path.relative_to(step.receipt.parent).as_posix()
         yield path, receipt.outputs[name]["sha256"] if receipt else None

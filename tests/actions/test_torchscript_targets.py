@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tasks.actions.export_torchscript import action as export_torchscript
+from tasks.runtimes.torchscript import nodes_of
 from tasks.settings.component import ComponentSpec
 from tests.support import small_models
 from tests.support.errors import error_of
@@ -17,7 +18,7 @@ from tests.support.torchscript_jobs import export_encoder, export_small
 def operators(path: Path) -> set[str]:
     """Every operator that the code in the file calls."""
     graph = torch.jit.load(path).inlined_graph
-    return {node.kind() for node in export_torchscript._nodes(graph)}
+    return {node.kind() for node in nodes_of(graph)}
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])

@@ -19,6 +19,7 @@ from tasks.actions.original import load_original, unwrapped
 from tasks.errors import UserError
 from tasks.job import Job
 from tasks.runtimes.base import torch_dtype
+from tasks.runtimes.torchscript import nodes_of
 from tasks.settings.component import ComponentSpec
 from tasks.settings.number_formats import BY_NAME
 
@@ -50,7 +51,7 @@ def run(job: Job) -> dict[str, Any]:
     return about | {
         "bytes": job.outputs["torchscript"].stat().st_size,
         "weights_bytes": weights_bytes,
-        "nodes": sum(1 for graph in graphs for _ in _nodes(graph)),
+        "nodes": sum(1 for graph in graphs for _ in nodes_of(graph)),
         "optimized_for_inference": optimized,
         "device_specific_ops": _device_specific(graphs),
         **unwrapped(job.inputs["weights"]),
@@ -78,7 +79,7 @@ def compiled(
         return frozen, False
     # Unless the kept methods are named, forward gets transposed copies of weights that they hold as they were.
     optimized = torch.jit.optimize_for_inference(frozen, other_methods=kept)
-    if any(node.kind() == UNSAVEABLE for graph in _graphs(optimized, kept) for node in _nodes(graph)):
+    if any(node.kind() == UNSAVEABLE for graph in _graphs(optimized, kept) for node in nodes_of(graph)):
         return torch.jit.freeze(scripted, preserved_attrs=kept), False  # optimized and frozen are one and the same
     return optimized, True
 
@@ -135,19 +136,12 @@ def _graphs(module: ScriptModule, kept_methods: Sequence[str]) -> list[Any]:
     return [getattr(module, name).graph for name in ("forward", *kept_methods)]
 
 
-def _nodes(block: Any) -> Iterator[Any]:
-    for node in block.nodes():
-        yield node
-        for inner in node.blocks():
-            yield from _nodes(inner)
-
-
 def _device_specific(graphs: list[Any]) -> list[str]:
-    return sorted({node.kind() for graph in graphs for node in _nodes(graph) if DEVICE_SPECIFIC.search(node.kind())})
+    return sorted({node.kind() for graph in graphs for node in nodes_of(graph) if DEVICE_SPECIFIC.search(node.kind())})
 
 
 def _require_no_fixed_device(graphs: list[Any]) -> None:
-    constants = [node.output() for graph in graphs for node in _nodes(graph) if node.kind() == "prim::Constant"]
+    constants = [node.output() for graph in graphs for node in nodes_of(graph) if node.kind() == "prim::Constant"]
     for constant in constants:
         if constant.type().kind() == "DeviceObjType":
             raise UserError(

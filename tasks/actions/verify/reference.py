@@ -69,16 +69,18 @@ def expected_of(
 
 def _outputs_and_own(original: "_Original", plain: Outputs, dtype: torch.dtype) -> tuple[Outputs, Outputs, str]:
     """What the artifact is compared with and what its format makes of it, or why that is not known."""
-    expected = plain | original.whole(torch.float32)
+    own: Outputs = {}
+    note = ""
     try:
-        if dtype is not torch.float32:
-            return expected, rounded(lambda: original.outputs(torch.float32), dtype), ""
-        with Widened():
-            return original.outputs(torch.float64) | original.whole(torch.float64), plain, ""
+        if dtype is torch.float32:
+            with Widened():
+                return original.outputs(torch.float64) | original.whole(torch.float64), plain, note
+        own = rounded(lambda: original.outputs(torch.float32), dtype)
     except RuntimeError as error:  # a module may insist on its own arithmetic
         if _is_out_of_memory(error):
             raise
-        return expected, {}, reason(error)
+        note = reason(error)
+    return plain | original.whole(torch.float32), own, note
 
 
 class _Original:

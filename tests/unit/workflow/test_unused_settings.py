@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.pipeline.graph import build
 from tasks.pipeline.graph_inputs import GraphInputs, Machine
 from tasks.pipeline.stages.table import STAGES
 from tasks.settings.compose import load
@@ -16,7 +17,8 @@ def unused(*words: str) -> list[str]:
     configs = load(words, workdir=Path("/w"))
     given = any(word.startswith("model.checkpoints.flow=") for word in words)
     found = {"flow": [Path("/c/epoch_1_whole.pt")]} if given else {}
-    return unused_settings(words, [GraphInputs(one, Machine(), found) for one in configs], STAGES)
+    graphs = [GraphInputs(one, Machine(), found) for one in configs]
+    return unused_settings(words, [(given, build(given, STAGES)) for given in graphs], STAGES)
 
 
 @pytest.mark.parametrize(
