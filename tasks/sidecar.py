@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from tasks.errors import UserError, shortened
-from tasks.user_files import read_bounded
+from tasks.user_files import read_text
 
 MAX_BYTES = 2**22
 MAX_DEPTH = 100
@@ -36,7 +36,7 @@ def read_sidecar(path: Path, *, alone: bool) -> dict[str, Any]:
     Raises:
         UserError: it is no regular file, too large, not UTF-8, not YAML or not a mapping.
     """
-    text = _decoded(read_bounded(path, most=MAX_BYTES), path)
+    text = read_text(path, most=MAX_BYTES)
     try:
         _require_shallow(text)
         content = yaml.load(text, Loader=_Loader)
@@ -86,15 +86,6 @@ def loss_of(facts: dict[str, Any], sidecar: Path) -> tuple[float | None, str]:
 
 def bad_sidecar(sidecar: Path, what: str, value: object) -> UserError:
     return UserError(what, where=sidecar, value=value, remedy="Restore the sidecar that training wrote, or delete it")
-
-
-def _decoded(content: bytes, path: Path) -> str:
-    utf16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
-    try:
-        return content.decode("utf-16" if utf16 else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise UserError("is not UTF-8 text", where=f"{path}:{line}", remedy="Save it in the encoding UTF-8") from None
 
 
 def _require_shallow(text: str) -> None:

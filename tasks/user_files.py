@@ -13,6 +13,9 @@ from tasks.errors import UserError, python_command, reason
 
 MAX_TEXT_BYTES = 64 * 2**20  # the largest tokenizer.json is a tenth of that
 TEXT = {".yaml", ".yml", ".json", ".txt", ".tiktoken"}
+MAX_YAML_BYTES = 2**20  # of a model YAML; real ones have some 10 kB
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # byte order marks
+SHOWN_BYTES = 12
 LARGE_BYTES = 2**30
 KINDS = {
     stat.S_IFDIR: "is a folder",
@@ -24,6 +27,7 @@ KINDS = {
 PICKLE_STARTS = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
 ARCHIVE_END, ARCHIVE_TAIL_BYTES = b"PK\5\6", 2**16 + 22
 MAX_SAFETENSORS_HEADER = 100_000_000  # the limit of the format
+RIGHT_FILE = "Put the right file there"
 DOWNLOAD_AGAIN = "Copy or download it again"
 
 
@@ -76,20 +80,42 @@ def read_bounded(path: Path, *, most: int) -> bytes:
         raise UserError("cannot be read", where=path, value=error.strerror, remedy="Check its permissions") from None
 
 
+def read_text(path: Path, *, most: int) -> str:
+    """A text file of at most `most` bytes: UTF-8, or UTF-16 with a byte order mark, as YAML allows.
+
+    Raises:
+        UserError: as read_bounded; the file is in another encoding, or binary.
+    """
+    content = read_bounded(path, most=most)
+    try:
+        return content.decode("utf-16" if content.startswith(UTF_16) else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise _undecodable(path, content, error.start) from None
+
+
+def _undecodable(path: Path, content: bytes, start: int) -> UserError:
+    if b"\0" in content:
+        return UserError("is a binary file, not text", where=path, remedy=RIGHT_FILE)
+    line = content.count(b"\n", 0, start) + 1
+    return UserError(
+        "is not UTF-8",
+        where=f"{path}:{line}",
+        value=str(content[start : start + SHOWN_BYTES]),
+        remedy="Save it as UTF-8, in an editor or by iconv -f ENCODING -t UTF-8, where ENCODING is GBK for example",
+    )
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file.
 
     Raises:
-        UserError: as read_bounded; the file is not UTF-8, not JSON or nested too deeply, or its JSON is no object.
+        UserError: as read_text; the file is not JSON or nested too deeply, or its JSON is no object.
     """
-    content = read_bounded(path, most=MAX_TEXT_BYTES)
+    text = read_text(path, most=MAX_TEXT_BYTES)
     try:
-        value = json.loads(content.decode("utf-8"))
+        value = json.loads(text)
     except RecursionError:
         raise UserError("is JSON that is nested too deeply", where=path, remedy=DOWNLOAD_AGAIN) from None
-    except UnicodeDecodeError as error:
-        byte = f"byte {error.object[error.start]:#04x} in position {error.start}"
-        raise UserError("is not JSON: it is not UTF-8 text", where=path, value=byte, remedy=DOWNLOAD_AGAIN) from None
     except ValueError as error:
         raise UserError("is not JSON", where=path, value=reason(error), remedy=DOWNLOAD_AGAIN) from None
     if not isinstance(value, dict):
@@ -127,7 +153,7 @@ def weights_format(path: Path) -> str:
 
 
 def _too_large(path: Path, size: int, most: int) -> UserError:
-    return UserError("is too large", where=path, value=f"{size} bytes, allowed {most}", remedy=DOWNLOAD_AGAIN)
+    return UserError("is too large", where=path, value=f"{size} bytes, allowed {most}", remedy=RIGHT_FILE)
 
 
 def damaged_weights(path: Path, cause: str) -> UserError:

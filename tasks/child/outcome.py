@@ -23,7 +23,7 @@ class Outcome:
         seconds: wall time of the action.
         peak_memory: highest resident memory of the child in bytes.
         outputs: what was written, by its name beside the receipt.
-        left_out: what the step was given and could not use, with the reasons.
+        remarks: what the user should know of a step that went well, such as inputs that it could not use.
     """
 
     status: str
@@ -31,7 +31,7 @@ class Outcome:
     seconds: float = 0.0
     peak_memory: int = 0
     outputs: dict[str, Written] = field(default_factory=dict)
-    left_out: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:

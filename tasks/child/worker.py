@@ -45,8 +45,8 @@ def execute(request: Request) -> Outcome:
     """Execute a request; every way it can end is an outcome, except being interrupted."""
     try:
         with _locked(request):
-            if not request.always and _is_done(request):
-                return Outcome("reused")
+            if not request.always and (receipt := _receipt_of_the_same(request)):
+                return Outcome("reused", remarks=list(receipt.remarks))
             return _build(request)
     except UserError as error:
         return Outcome("failed", str(error))
@@ -71,14 +71,14 @@ def _locked(request: Request) -> Iterator[None]:
         lock.release()
 
 
-def _is_done(request: Request) -> bool:
-    """True if the outputs are already what this request would make: another run was faster."""
+def _receipt_of_the_same(request: Request) -> Receipt | None:
+    """If the outputs are already what this request would make, because another run was faster: their receipt."""
     receipt = Receipt.read(request.receipt, request.job.outputs.values())
     if receipt is None:
-        return False
+        return None
     digests = Digests(request.memo)
     now = replace(request.ingredients, code=code_digests(receipt.ingredients.code, digests))
-    return not staleness(receipt, now, request.receipt.parent, digests)
+    return None if staleness(receipt, now, request.receipt.parent, digests) else receipt
 
 
 def _build(request: Request) -> Outcome:
@@ -102,7 +102,7 @@ def _build(request: Request) -> Outcome:
         seconds=execution["seconds"],
         peak_memory=execution["peak_memory"],
         outputs=outputs,
-        left_out=results.get("left_out", []),
+        remarks=results.get("remarks", []),
     )
 
 

@@ -21,11 +21,17 @@ NOTHING: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether a step must run; `reasons` is empty exactly when it need not."""
+    """Whether a step must run.
+
+    Attributes:
+        reasons: why it must; empty exactly when it need not.
+        remarks: of the run that built what is there, see `tasks.child.outcome.Outcome`.
+    """
 
     step: Step
     ingredients: Ingredients
     reasons: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
 
     @property
     def fresh(self) -> bool:
@@ -42,7 +48,8 @@ def decide(step: Step, digests: Digests, *, predicted: Mapping[str, str] = NOTHI
     now = ingredients(step, digests, modules=receipt.ingredients.code if receipt else (), predicted=predicted)
     if receipt is None:
         return Decision(step, now, (_without_receipt(step),))
-    return Decision(step, now, tuple(staleness(receipt, now, step.receipt.parent, digests)))
+    reasons = tuple(staleness(receipt, now, step.receipt.parent, digests))
+    return Decision(step, now, reasons, receipt.remarks)
 
 
 def staleness(receipt: Receipt, now: Ingredients, folder: Path, digests: Digests) -> list[str]:

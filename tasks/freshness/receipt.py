@@ -102,6 +102,12 @@ class Receipt:
     results: dict[str, Any]
     execution: dict[str, Any]
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What the action remarked, see `tasks.child.outcome.Outcome`."""
+        remarks = self.results.get("remarks")
+        return tuple(map(str, remarks)) if isinstance(remarks, list) else ()
+
     def write(self, path: Path) -> None:
         write_atomically(
             path, json.dumps({"key": self.ingredients.key, **asdict(self)}, indent=2, sort_keys=True) + "\n"

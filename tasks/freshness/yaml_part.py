@@ -11,19 +11,17 @@ from pathlib import Path
 import yaml
 
 from tasks.errors import UserError
-from tasks.plain_data import read_small_text
+from tasks.user_files import read_text
 
-MAX_CHARACTERS = 200_000  # real files have 10,000; what has more is digested by its bytes
+MAX_BYTES = 200_000  # real files have 10,000; what has more is digested by its bytes
 REFERENCE = re.compile(r"<([^<>.\[\]]+)")  # the first key of <key>, <key.inner> and <key[inner]>
 
 
 def part_digest(path: Path, part: str) -> str | None:
     """Digest of a part's record; None for a file that has none or cannot be read, of which every byte counts."""
     try:
-        text = read_small_text(path)
-        root = yaml.compose(text, Loader=yaml.SafeLoader) if len(text) <= MAX_CHARACTERS else None
-        records = _Records(root)
-        return records.digest(part)
+        root = yaml.compose(read_text(path, most=MAX_BYTES), Loader=yaml.SafeLoader)
+        return _Records(root).digest(part)
     except (UserError, yaml.YAMLError, ValueError, RecursionError):
         return None
 

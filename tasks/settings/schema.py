@@ -149,6 +149,7 @@ class Verify:
     device: Device = Device.auto
     real_inputs: bool = True  # also try inputs recorded during the model's own inference
     max_noise: float = within(MISSING, ge=1)  # error energy, over what the format itself costs on the same trial
+    accept_format: bool = True  # whether what is as good as its format can be passes beyond the limits below as well
     rtol: float = within(MISSING, ge=0)  # an element is outside where |a - b| > atol + rtol |b|
     atol: float = within(MISSING, ge=0)
     max_outside: float = within(MISSING, ge=0, le=1)  # share of elements that may be outside

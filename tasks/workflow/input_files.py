@@ -9,9 +9,8 @@ from tasks import checkpoints
 from tasks.errors import ConfigError, UserError
 from tasks.job import RECORDED
 from tasks.pipeline.step import Step
-from tasks.plain_data import MAX_BYTES
 from tasks.settings.schema import Config
-from tasks.user_files import require_usable
+from tasks.user_files import MAX_YAML_BYTES, require_usable
 from tasks.workflow.model_folder import models_in, without_yaml
 
 CONFIG = "config"  # role of a model's YAML
@@ -86,8 +85,8 @@ def check_inputs(steps: Sequence[Step]) -> None:
 def _unusable(path: Path, role: str) -> str:
     if path.is_dir() and (remedy := checkpoints.conversion(path)):
         return f"{path}: {checkpoints.ENGINE_FOLDER}. {remedy}"
-    if role == CONFIG and path.is_file() and path.stat().st_size > MAX_BYTES:
-        return f"model.dir={path.parent}: {path.name} has more than {MAX_BYTES} bytes; it is no model YAML"
+    if role == CONFIG and path.is_file() and path.stat().st_size > MAX_YAML_BYTES:
+        return f"model.dir={path.parent}: {path.name} has more than {MAX_YAML_BYTES} bytes; it is no model YAML"
     try:
         require_usable(path)
     except UserError as error:

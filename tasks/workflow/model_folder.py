@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import yaml
 
 from tasks.errors import ConfigError
-from tasks.plain_data import MAX_BYTES
 from tasks.settings import compose
 from tasks.settings.schema import Config
+from tasks.user_files import MAX_YAML_BYTES
 
 CLASS = re.compile(rb"^[^#\n]*?!new:([\w.]+)", re.MULTILINE)
 MOST_FILES = 1000  # looked at in a folder that has many YAML files, such as sidecars of checkpoints
@@ -150,7 +150,7 @@ def _described(files: Sequence[Path]) -> dict[str, list[str]]:
 def _names_any(path: Path, classes: Sequence[str]) -> bool:
     """Whether a YAML file names one of these classes; it may be broken otherwise."""
     try:
-        if not path.is_file() or path.stat().st_size > MAX_BYTES:
+        if not path.is_file() or path.stat().st_size > MAX_YAML_BYTES:
             return False
         return not {name.decode() for name in CLASS.findall(path.read_bytes())}.isdisjoint(classes)
     except OSError:

@@ -11,8 +11,6 @@ from doit.exceptions import BaseFail, UnmetDependency
 from doit.task import Task
 
 from tasks.child.outcome import Outcome
-from tasks.freshness.receipt import Receipt
-from tasks.job import RECORDED
 from tasks.pipeline.step import Step
 from tasks.progress import print_anything
 from tasks.workflow.step_status import status_of
@@ -58,16 +56,16 @@ class Reporter:
         if status.outcome.status == "reused":
             same = status.decision is not None and status.decision.fresh
             why = "same inputs as its receipt" if same else "another run has just built it"
-            self._line("reuse", status.step, why + _left_out(_left_out_before(status.step)))
+            self._line("reuse", status.step, "; ".join([why, *status.outcome.remarks]))
             self._count["reuse"] += 1
         else:
             self._count["build"] += 1
-            self._line("done", status.step, _cost(status.outcome) + _left_out(status.outcome.left_out))
+            self._line("done", status.step, "; ".join([_cost(status.outcome), *status.outcome.remarks]))
 
     def skip_uptodate(self, task: Task) -> None:
         if status := status_of(task):
             self._count["fresh"] += 1
-            self._line("fresh", status.step, _left_out(_left_out_before(status.step)).removeprefix("; "))
+            self._line("fresh", status.step, "; ".join(status.decision.remarks if status.decision else ()))
 
     def skip_ignore(self, task: Task) -> None:
         if status := status_of(task):
@@ -118,22 +116,9 @@ class Reporter:
 
 
 def _short(reasons: Sequence[str]) -> str:
-    """The first reasons; `doit why` prints all of them, and a report all that was left out."""
+    """The first reasons; `doit why` prints all of them."""
     more = len(reasons) - REASONS_IN_A_LINE
     return "; ".join(reasons[:REASONS_IN_A_LINE]) + (f"; and {more} more" if more > 0 else "")
-
-
-def _left_out(names: Sequence[str]) -> str:
-    """The end of a line about a step that could not use all it was given."""
-    return f"; not tried: {_short(names)}" if names else ""
-
-
-def _left_out_before(step: Step) -> Sequence[str]:
-    """What the run that built a step could not use: it is not used by this one either."""
-    given = any(role.startswith(RECORDED) for role in step.inputs)
-    receipt = Receipt.read(step.receipt) if given else None
-    names = receipt.results.get("left_out") if receipt else None
-    return [str(name) for name in names] if isinstance(names, list) else []
 
 
 def _cost(outcome: Outcome) -> str:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from tasks.actions.verify.arithmetic import Operators, Rounded, Widened, rounded
 from tasks.actions.verify.metrics import metrics
+from tests.support.small_onnx_models import Overflowing
 
 
 class Net(nn.Module):
@@ -82,6 +83,12 @@ def test_angles_are_not_rounded() -> None:
     assert torch.equal(found, exact)
     with Rounded(torch.bfloat16, set()):
         assert snr(Angle()(t), exact) < 30
+
+
+@torch.no_grad()
+def test_what_overflows_stays_in_fp32() -> None:
+    net, x = Overflowing(), torch.randn(2, 8, 50)
+    assert 50 < snr(rounded(lambda: net(x), torch.float16), net(x)) < 80
 
 
 @torch.no_grad()

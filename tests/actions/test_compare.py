@@ -145,7 +145,7 @@ def test_artifact_of_other_weights_fails(plain, tmp_path):
 
 def test_half_precision_artifact_does_not_pass_as_fp32(artifacts):
     path = artifacts("fp16")
-    limits = verify_job(COMPONENT, path).params["verify"]
+    limits = verify_job(COMPONENT, path).params["verify"] | {"accept_format": False}
     assert "snr_db" in error_of(run, verify_job(COMPONENT, path, precision="fp16", **limits)).value
 
 
@@ -206,8 +206,31 @@ def test_a_recorded_call_that_does_not_fit_is_named_in_the_results_and_in_the_re
     job = with_recordings(verify_job(COMPONENT, artifact), calls)
     facts = run(job)
     assert facts["recorded"] == 1
-    assert facts["left_out"] == ["calls.pt: single: batch=1, the artifact takes 2"]
-    assert json.loads(job.outputs["report"].read_text())["left_out"] == facts["left_out"]
+    unfit = "calls.pt: single: batch=1, the artifact takes 2"
+    assert facts["remarks"] == [f"not tried: {unfit}"]
+    assert json.loads(job.outputs["report"].read_text())["left_out"] == [unfit]
+
+
+@pytest.fixture
+def chaotic(exports: Exports, tmp_path: Path) -> Path:
+    return Path(shutil.copy(exports(small_export_job("Chaotic", tmp_path, exporter="torchscript")), tmp_path))
+
+
+def test_an_artifact_as_good_as_its_format_passes_with_a_remark(chaotic, tmp_path):
+    component, weights = small_component("Chaotic"), saved_weights(small_onnx_models.Chaotic(), tmp_path)
+    remarks = run(verify_job(component, chaotic, weights=weights))["remarks"]
+    assert "as good as fp32 can be, which is -" in remarks[0]
+    assert remarks[1:] == ["some outputs decide nothing, for silence would pass as well"]
+    strict = verify_job(component, chaotic, weights=weights, accept_format=False)
+    assert "6 of 6" in error_of(run, strict).what
+
+
+def test_where_neither_outputs_nor_weights_decide_anything_nothing_is_verified(chaotic, tmp_path):
+    weights = saved_weights(small_onnx_models.Chaotic(), tmp_path)
+    job = verify_job(small_component("Chaotic"), chaotic, weights=weights, engine={"contents": ""})
+    error = error_of(run, job)
+    assert "cannot be verified: silence would pass in each of 6 trials" in error.what
+    assert not job.outputs["report"].exists()
 
 
 def test_a_failure_that_only_a_recorded_call_shows_names_the_call(tmp_path):

@@ -15,6 +15,7 @@ from tests.support.tensorrt_simulation import write_plan
 
 LIMITS = {
     "max_noise": 10,
+    "accept_format": True,
     "rtol": 1e-2,
     "atol": 1e-4,
     "max_outside": 0,

@@ -122,7 +122,8 @@ def verdict(family: str, component: str, folder: Path, *, stage: str, precision:
         verify, inputs={"artifact": job.outputs[role]}, outputs={"report": root / f"{stage}.{precision}.json"}
     )
     try:
-        return f"{compare.run(check)['margin_db']:.1f}"
+        facts = compare.run(check)
+        return "; ".join([f"{facts['margin_db']:.1f}", *facts["remarks"]])
     except UserError as error:
         return f"FAIL {error.what}: {error.value}"
 

@@ -46,7 +46,7 @@ def refusal(folder: Path, text: str | bytes, key: str = "a") -> str:
         ("a: " + "[" * 500, "a", "more than 40 levels deep"),
         ("a: " + "[" * 500_000, "a", "more than 40 levels deep"),
         ("a: [" + "1," * 400_000 + "]", "a", "has more than 20000 values"),
-        ("a: 1 #" + "x" * 2**20, "a", "is larger than 1048576 bytes"),
+        ("a: 1 #" + "x" * 2**20, "a", "is too large (got 1048582 bytes, allowed 1048576)"),
     ],
     ids=str.split("aliases merges references sums texts itself self-merge deep deeper long large"),
 )
@@ -108,20 +108,20 @@ def test_a_key_may_replace_a_merged_one(tmp_path):
     ("content", "shown"),
     [
         ("b: 1\n# 流匹配\na: 1\n".encode("gbk"), "model.yaml:2: is not UTF-8 (got b'\\xc1\\xf7"),
-        ("a: 1\n".encode("utf-16"), "model.yaml:1: is not UTF-8 but UTF-16"),
         (b"a: caf\xe9\n", "iconv -f ENCODING -t UTF-8"),
         (bytes(range(256)) * 400, "is a binary file, not text"),
         (b"", "contains no keys"),
     ],
-    ids=["gbk", "utf-16", "latin-1", "binary", "empty"],
+    ids=["gbk", "latin-1", "binary", "empty"],
 )
 def test_what_is_not_text_in_utf8_is_named(tmp_path, content, shown):
     assert shown in refusal(tmp_path, content)
 
 
-def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path):
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path, encoding):
     path = tmp_path / "model.yaml"
-    path.write_bytes("a: 流\n".encode("utf-8-sig"))
+    path.write_bytes("a: 流\n".encode(encoding))
     assert read_yaml(path).content == {"a": "流"}
 
 

@@ -36,6 +36,13 @@ class OverflowingOutput(Plain):
         return (super().forward(x).abs() + 1.0) * 1000.0 * 1000.0
 
 
+class Chaotic(Plain):
+    """Turns every rounding into another output, as a vocoder of too large weights does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (super().forward(x) * 1e9).sin()
+
+
 class LogOfNegative(Plain):
     """Is NaN wherever the projection is negative."""
 

@@ -140,14 +140,13 @@ class Rounded(TorchDispatchMode):
     """Every operator computes in fp32 on numbers of a 16-bit format and its result is rounded to that format.
 
     Args:
-        dtype: float16 or bfloat16; what overflows becomes the largest number.
+        dtype: float16 or bfloat16; what overflows stays in fp32, as in an artifact that is of use.
         exact: of `Operators`, from the same call in fp32: numbers of the operators that stay in fp32.
     """
 
     def __init__(self, dtype: torch.dtype, exact: set[int]) -> None:
         super().__init__()
         self._dtype, self._exact, self._number = dtype, exact, 0
-        self._largest = torch.finfo(dtype).max
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         number, kwargs = self._number, kwargs or {}
@@ -164,7 +163,8 @@ class Rounded(TorchDispatchMode):
     def _round(self, value: Any) -> Any:
         if not isinstance(value, Tensor) or value.dtype is not torch.float32:
             return value
-        return value.clamp(-self._largest, self._largest).to(self._dtype).float()
+        result = value.to(self._dtype).float()
+        return torch.where(result.isinf(), value, result)
 
 
 def _widened(value: Any) -> Any:

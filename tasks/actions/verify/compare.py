@@ -69,7 +69,7 @@ def run(job: Job) -> dict[str, Any]:
         for each in progress(expected, label="trials of the artifact")
     ]
     about = {"provider": artifact.provider, "reference": reference.provider, **contained, "left_out": left_out}
-    return concluded(job, about, results) | {"left_out": left_out}
+    return concluded(job, about, results)
 
 
 def _contained(module: nn.Module, reference: PyTorchModule, component: ComponentSpec, job: Job) -> dict[str, Any]:

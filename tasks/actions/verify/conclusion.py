@@ -6,6 +6,7 @@ The report is written only if everything passed. A failure leaves `X.failed-veri
 import contextlib
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from tasks.errors import UserError
 from tasks.job import Job
 from tasks.paths import failed_report
 
-NAMED_AT_MOST = 3  # weights
+SILENCE_DB = 0.0  # SNR of zeros in place of the original's output
+NAMED_AT_MOST = 3  # weights, recordings
 
 
 def concluded(job: Job, about: dict[str, Any], results: list[dict[str, Any]]) -> dict[str, Any]:
@@ -26,7 +28,7 @@ def concluded(job: Job, about: dict[str, Any], results: list[dict[str, Any]]) ->
         results: of `tried`, one for each case.
 
     Raises:
-        UserError: a case failed, or a weight is not the checkpoint's.
+        UserError: a case failed, a weight is not the checkpoint's, or nothing shows whose artifact it is.
     """
     failed = [result for result in results if result["failures"]]
     worst = short(_worst_numbers(results))
@@ -43,11 +45,69 @@ def concluded(job: Job, about: dict[str, Any], results: list[dict[str, Any]]) ->
     kept = failed_report(job.inputs["artifact"])
     if not report["passed"]:
         raise _failure(failed, about["weights"]["problems"], count=len(results), job=job, written=_written(kept, text))
+    if "not_compared" in about["weights"] and all(map(_decides_nothing, results)):
+        raise UserError(
+            f"cannot be verified: silence would pass in each of {len(results)} trials",
+            where=job.inputs["artifact"],
+            value=f"{worst['min_snr_db']:.3g} dB, as the original itself in its format",
+            remedy="Check the weights: the original itself depends on every rounding",
+        )
     with contextlib.suppress(OSError):  # of an earlier failure
         kept.unlink(missing_ok=True)
     job.outputs["report"].write_text(text, encoding="utf-8")
     recorded = sum(result["inputs"] != GENERATED for result in results)
-    return {"provider": about["provider"], "trials": len(results), "recorded": recorded, **worst}
+    return {
+        "provider": about["provider"],
+        "trials": len(results),
+        "recorded": recorded,
+        **worst,
+        "remarks": remarks(results, job, left_out=about["left_out"]),
+    }
+
+
+def remarks(results: list[dict[str, Any]], job: Job, *, left_out: list[str]) -> list[str]:
+    """What the user should know of a verification that passed."""
+    return [*_not_tried(left_out), *_not_measured(results), *_excused(results, job)]
+
+
+def _not_tried(left_out: list[str]) -> Iterator[str]:
+    if left_out:
+        more = len(left_out) - NAMED_AT_MOST
+        yield f"not tried: {'; '.join(left_out[:NAMED_AT_MOST])}" + (f"; and {more} more" if more > 0 else "")
+
+
+def _not_measured(results: list[dict[str, Any]]) -> Iterator[str]:
+    """Then only the limits of the settings hold."""
+    notes = {result["floors"]["not_measured"] for result in results if "not_measured" in result["floors"]}
+    if notes:
+        yield f"what the format itself costs could not be measured: {next(iter(notes)) or 'it overflows'}"
+
+
+def _excused(results: list[dict[str, Any]], job: Job) -> Iterator[str]:
+    """An artifact can be no better than its format, but what that is worth is for the user to decide."""
+    excused = [floor for result in results for floor in _excusing(result)]
+    if excused:
+        precision, limit = job.params["precision"]["name"], job.params["verify"]["min_snr_db"]
+        cost = min(float(floor["cost_db"]) for floor in excused)
+        yield (
+            f"as good as {precision} can be, which is {cost:.3g} dB here (usual: at least {limit:g}); "
+            "verify.accept_format=false makes it an error"
+        )
+    if any(map(_is_silence, excused)):
+        yield "some outputs decide nothing, for silence would pass as well"
+
+
+def _excusing(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """The floors of the outputs that pass because of them."""
+    return [result["floors"][name] for name in result["excused"]]
+
+
+def _is_silence(floor: dict[str, Any]) -> bool:
+    return float(floor["snr_db"]) <= SILENCE_DB
+
+
+def _decides_nothing(result: dict[str, Any]) -> bool:
+    return len(result["excused"]) == len(result["outputs"]) and all(map(_is_silence, _excusing(result)))
 
 
 def _worst_numbers(results: list[dict[str, Any]]) -> dict[str, float]:

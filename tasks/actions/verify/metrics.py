@@ -70,8 +70,7 @@ class Floor:
         cost_db: SNR of the original itself in the format.
         snr_db: least SNR of an artifact.
         max_abs, peak_error: largest errors of single elements.
-        excuses: whether what is within these limits passes however poor it is. In fp32 it does, for it is as good as
-            the original. What a 16-bit format costs can be too much to be of use.
+        excuses: whether what is within these limits passes although it is beyond the absolute ones.
     """
 
     cost_db: float
@@ -81,7 +80,7 @@ class Floor:
     excuses: bool
 
     @classmethod
-    def of(cls, cost: Metrics, dtype: torch.dtype, *, max_noise: float) -> "Floor":
+    def of(cls, cost: Metrics, dtype: torch.dtype, *, max_noise: float, excuses: bool = True) -> "Floor":
         """From the errors of the original module in a format.
 
         Energies of few errors differ by chance: the logarithm of a sum of k squares has a standard deviation of
@@ -96,7 +95,7 @@ class Floor:
         noise = max_noise * math.exp(4 * math.sqrt(4 / max(3 * cost.spread / 8, 4)))
         peaks = PEAKS * math.sqrt(noise)
         snr_db = min(cost.snr_db, one_rounding) - 10 * math.log10(noise)
-        return cls(cost.snr_db, snr_db, peaks * cost.max_abs, peaks * cost.peak_error, excuses=dtype is torch.float32)
+        return cls(cost.snr_db, snr_db, peaks * cost.max_abs, peaks * cost.peak_error, excuses)
 
 
 def metrics(found: Tensor, reference: Tensor, *, rtol: float, atol: float) -> Metrics:

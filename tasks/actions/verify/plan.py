@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from tasks.actions.verify import compare
+from tasks.actions.verify.conclusion import remarks
 from tasks.actions.verify.latency import measure_profiles
 from tasks.job import Job
 from tasks.objects import load_object
@@ -35,6 +36,7 @@ def run(job: Job) -> dict[str, Any]:
             *(_compare(job, profile, Path(folder) / f"{n}.json") for n, profile in enumerate(profiles)),
             strict=True,
         )
+    left_out = [line for line in reports[0]["left_out"] if all(line in other["left_out"] for other in reports)]
     engine = load_object(job.params["runtime"])(
         job.inputs["artifact"],
         device=job.params["verify"]["device"],
@@ -53,7 +55,7 @@ def run(job: Job) -> dict[str, Any]:
     return {
         "provider": engine.provider,
         "profiles": [worst | found for worst, found in zip(facts, measured, strict=True)],
-        "left_out": [line for line in facts[0]["left_out"] if all(line in other["left_out"] for other in facts)],
+        "remarks": remarks([trial for report in reports for trial in report["trials"]], job, left_out=left_out),
     }
 
 

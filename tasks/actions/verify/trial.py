@@ -30,7 +30,8 @@ def tried(
         limits: the settings under `verify`.
 
     Returns:
-        What the report has of the case; `failures` has lines for each output that is beyond its limits.
+        What the report has of the case; `failures` has lines for each output that is beyond its limits, `excused` the
+        outputs that pass only because the format itself is beyond them.
 
     Raises:
         UserError: the artifact cannot be run on these sizes, or its outputs have other shapes.
@@ -46,6 +47,7 @@ def tried(
         for name, output in outputs.items()
     }
     failures = {name: result.failures(limits, floors.get(name)) for name, result in results.items()}
+    excused = [name for name, result in results.items() if not failures[name] and result.failures(limits)]
     masks = {name: case.inputs[name].float().mean().item() for name in component.of_kind(Kind.mask)}
     known = {name: short(asdict(floor)) for name, floor in floors.items() if floor}
     return {
@@ -56,6 +58,7 @@ def tried(
         "valid": {name: round(share, 4) for name, share in masks.items()},
         "outputs": {name: result.to_plain() for name, result in results.items()},
         "floors": known or {"not_measured": expected.note},
+        "excused": excused,
         "failures": {name: lines for name, lines in failures.items() if lines},
         "milliseconds": {"artifact": milliseconds, "reference": expected.milliseconds},
     }
@@ -63,7 +66,8 @@ def tried(
 
 def _floor(cost: Metrics, dtype: torch.dtype, limits: Mapping[str, Any]) -> Floor | None:
     """None where the format itself overflows: then the limits have to do."""
-    return Floor.of(cost, dtype, max_noise=limits["max_noise"]) if cost.finite else None
+    known = cost.finite
+    return Floor.of(cost, dtype, max_noise=limits["max_noise"], excuses=limits["accept_format"]) if known else None
 
 
 def _compared(

@@ -3,16 +3,19 @@
 import io
 from pathlib import Path
 
+import pytest
 from doit.task import Task
 
 from tasks.child.outcome import Outcome
-from tasks.freshness.receipt import Ingredients, Receipt
+from tasks.freshness.decide import decide, ingredients
+from tasks.freshness.digests import Digests
+from tasks.freshness.receipt import Receipt
+from tasks.job import sha256
 from tasks.pipeline.step import Step
 from tasks.workflow.reporter import Reporter
 from tasks.workflow.step_status import StepStatus
 
-UNFIT = [f"call-{n}.pt: batch=1, the artifact takes 2" for n in range(5)]
-NAMED = "not tried: call-0.pt: batch=1, the artifact takes 2; call-1.pt: batch=1, the artifact takes 2; call-2.pt"
+REMARKS = ["not tried: call.pt: batch=1, the artifact takes 2", "as good as fp16 can be"]
 
 
 def status(folder: Path) -> StepStatus:
@@ -21,16 +24,23 @@ def status(folder: Path) -> StepStatus:
     return StepStatus(Step("verify_onnx", "demo/x", "a:run", inputs, {"report": report}, {}))
 
 
-def test_recordings_that_could_not_be_tried_are_named_on_the_line_of_their_step(tmp_path: Path) -> None:
+@pytest.mark.parametrize("result", ["built", "reused"])
+def test_remarks_are_on_the_line_of_their_step(tmp_path: Path, result: str) -> None:
     one, out = status(tmp_path), io.StringIO()
-    one.outcome = Outcome("built", left_out=UNFIT)
+    one.outcome = Outcome(result, remarks=REMARKS)
     Reporter(out, {}).add_success(Task(one.step.task, None, meta={"status": one}))
-    assert NAMED in out.getvalue()
-    assert out.getvalue().endswith("; and 2 more\n")
+    assert out.getvalue().endswith(f"; {REMARKS[0]}; {REMARKS[1]}\n")
 
 
-def test_they_are_named_again_by_a_run_that_finds_the_step_up_to_date(tmp_path: Path) -> None:
+def test_they_are_there_again_when_a_run_finds_the_step_up_to_date(tmp_path: Path) -> None:
     one, out = status(tmp_path), io.StringIO()
-    Receipt(one.step.task, Ingredients("a:run", {}, {}, {}, {}), {}, {"left_out": UNFIT}, {}).write(one.step.receipt)
+    for path in (*one.step.inputs.values(), *one.step.outputs.values()):
+        path.touch()
+    outputs = {"x.json": {"sha256": sha256(one.step.outputs["report"]), "size": 0}}
+    digests = Digests(tmp_path / "memo.json")
+    now = ingredients(one.step, digests, modules=())
+    Receipt(one.step.task, now, outputs, {"remarks": REMARKS}, {}).write(one.step.receipt)
+    one.decision = decide(one.step, digests)
+    assert one.decision.fresh
     Reporter(out, {}).skip_uptodate(Task(one.step.task, None, meta={"status": one}))
-    assert NAMED in out.getvalue()
+    assert out.getvalue().endswith(f"{REMARKS[0]}; {REMARKS[1]}\n")

@@ -16,7 +16,7 @@ from tasks.errors import UserError, reason
 from tasks.models.cosyvoice.hyperyaml.document import Document
 from tasks.models.cosyvoice.hyperyaml.nodes import ORIGINAL, BoundedComposer, NodeCheck
 from tasks.models.cosyvoice.hyperyaml.records import Call, Reference, Unusable, problem, quoted
-from tasks.plain_data import read_small_text
+from tasks.user_files import MAX_YAML_BYTES, read_text
 
 SEED_CALLS = ("random.seed", "numpy.random.seed", "torch.manual_seed", "torch.cuda.manual_seed_all")
 TAGS = "!new:CLASS, !name:FUNCTION, !ref <key>, !apply: of " + ", ".join(SEED_CALLS)
@@ -35,7 +35,7 @@ def read_yaml(path: Path, *, replace: Mapping[str, Any] | None = None) -> Docume
     Raises:
         UserError: the file is missing, too large, not text or not YAML, or has a tag that would run code.
     """
-    content = _content(read_small_text(path), path)
+    content = _content(read_text(path, most=MAX_YAML_BYTES), path)
     if not isinstance(content, dict):
         found = "nothing" if content is None else f"a {type(content).__name__}"
         raise UserError("contains no keys", where=path, value=found, remedy="Use a model YAML")
