@@ -60,10 +60,10 @@ def built(built_once: tuple[Project, Path]) -> Iterator[Project]:
     """The built project, as it was when it had been built."""
     project, copy = built_once
     yield Project(project.root, project.settings)
-    _restore(project.root, copy)
+    restore(project.root, copy)
 
 
-def _restore(root: Path, copy: Path) -> None:
+def restore(root: Path, copy: Path) -> None:
     """Only what differs, so that the digests of all other files stay remembered."""
     there, wanted = ({path.relative_to(top) for path in top.rglob("*") if path.is_file()} for top in (root, copy))
     for name in there - wanted:

@@ -86,6 +86,21 @@ def test_angles_are_not_rounded() -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_runs_with_seeds_have_other_errors_of_the_same_size(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(*(nn.Sequential(nn.Linear(64, 64), nn.Tanh()) for _ in range(4)))
+    x = torch.randn(64, 64).to(dtype).float()
+    with Widened():
+        exact = net(x.double())
+    errors = [rounded(lambda: net(x), dtype, seed=seed).double() - exact for seed in (None, 0, 1)]
+    sizes = [error.square().sum().item() for error in errors]
+    assert max(sizes) < 1.6 * min(sizes)
+    assert abs(torch.corrcoef(torch.stack([error.flatten() for error in errors])).triu(1)).max() < 0.9
+    assert torch.equal(rounded(lambda: net(x), dtype, seed=1), rounded(lambda: net(x), dtype, seed=1))
+
+
+@torch.no_grad()
 def test_what_overflows_stays_in_fp32() -> None:
     net, x = Overflowing(), torch.randn(2, 8, 50)
     assert 50 < snr(rounded(lambda: net(x), torch.float16), net(x)) < 80

@@ -1,10 +1,17 @@
-"""Seeded mutations of what users give: bytes, lines of YAML, entries of JSON, tensors of a state dict."""
+"""Seeded mutations: bytes, lines of YAML, entries of JSON, tensors of a state dict, settings, code."""
 
+import ast
 import random
 import re
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
+
+from tasks.plain_data import flat, plain
+from tasks.settings.compose import load
 
 # Values that have been trouble somewhere: signs, sizes, other types, tags, escapes, references.
 VALUES = [
@@ -107,3 +114,76 @@ def mutated_state(state: dict[str, Any], dice: random.Random) -> Any:
         case _:
             changed[key] = dice.choice(replacements)
     return changed
+
+
+class _Mutation(ast.NodeTransformer):
+    """Changes one number, truth value or operator, the one with a given index; with None it only counts them."""
+
+    SWAPPED: ClassVar[dict[type[ast.AST], type[ast.AST]]] = {
+        ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult,
+        ast.Lt: ast.GtE, ast.LtE: ast.Gt, ast.Gt: ast.LtE, ast.GtE: ast.Lt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
+        ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In, ast.And: ast.Or, ast.Or: ast.And,
+    }  # fmt: skip
+
+    def __init__(self, wanted: int | None) -> None:
+        self.count, self.wanted, self.text = 0, wanted, "nothing to change"
+
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        node = super().generic_visit(node)
+        number = isinstance(node, ast.Constant) and isinstance(node.value, bool | int | float)
+        if not number and type(node) not in self.SWAPPED:
+            return node
+        self.count += 1
+        if self.count - 1 != self.wanted:
+            return node
+        if isinstance(node, ast.Constant):
+            value = not node.value if isinstance(node.value, bool) else node.value + 1  # type: ignore[operator]
+            self.text = f"{node.value} -> {value}, line {node.lineno}"
+            return ast.copy_location(ast.Constant(value), node)
+        self.text = f"{type(node).__name__} -> {self.SWAPPED[type(node)].__name__}"
+        return self.SWAPPED[type(node)]()
+
+
+def changed_code(path: Path, dice: random.Random) -> str:
+    """Change one number or operator in a module; what was changed."""
+    tree = ast.parse(path.read_text())
+    counted = _Mutation(None)
+    counted.visit(tree)
+    mutation = _Mutation(dice.randrange(counted.count) if counted.count else None)
+    path.write_text(ast.unparse(mutation.visit(tree)))
+    return mutation.text
+
+
+def changed_number(path: Path, dice: random.Random) -> str:
+    """Change one number in a text file; its line afterwards."""
+    lines = path.read_text().split("\n")
+    place = dice.choice([n for n, line in enumerate(lines) if re.search(r":\s*\d+(\.\d+)?\s*$", line)])
+    lines[place] = re.sub(r"\d+(?=\s*$)", lambda match: str(int(match[0]) + dice.choice([1, 2, 8])), lines[place])
+    path.write_text("\n".join(lines))
+    return lines[place].strip()
+
+
+def changed_weight(path: Path, dice: random.Random) -> str:
+    """Double one element of one tensor in a checkpoint; where it is."""
+    state = torch.load(path, weights_only=True)
+    name = dice.choice(
+        [name for name, value in state.items() if isinstance(value, Tensor) and value.is_floating_point()]
+    )
+    place = dice.randrange(state[name].numel())
+    state[name].view(-1)[place] *= 2
+    torch.save(state, path)
+    return f"{name}[{place}]"
+
+
+def changed_setting(settings: Sequence[str], dice: random.Random) -> str:
+    """A word that gives one setting another value of its kind; it may be out of range."""
+    (config,) = load([*settings, "model.dir=."], workdir=Path.cwd())
+    values = {key: value for key, value in flat(plain(config)).items() if isinstance(value, bool | int | float | str)}
+    key = dice.choice(sorted(values))
+    match values[key]:
+        case bool(value):
+            return f"{key}={str(not value).lower()}"
+        case str():
+            return f"{key}={dice.choice(['fp16', 'dynamo', 'always', 'portable', 'cpu', 'off', 'x'])}"
+        case value:
+            return f"{key}={value + dice.choice([1, 2, 8])}"

@@ -38,6 +38,10 @@ FACTORIES = {
     "zeros", "zeros_like",
 }  # fmt: skip
 
+# Share of results that `seed` moves by one unit in the last place: a quarter of the energy of rounding itself (1/12 of
+# a unit squared), and after a few operators no result is the same.
+MOVED = 1 / 48
+
 COMPARE_DTYPES = {
     "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "gru", "lstm", "rnn_relu",
     "rnn_tanh",
@@ -46,8 +50,13 @@ COMPARE_DTYPES = {
 Result = TypeVar("Result")
 
 
-def rounded(run: Callable[[], Result], dtype: torch.dtype) -> Result:
-    """What a run on fp32 inputs returns if every result is rounded to a 16-bit format.
+def rounded(run: Callable[[], Result], dtype: torch.dtype, *, seed: int | None = None) -> Result:
+    """What a run on fp32 inputs returns if every result is rounded to a format.
+
+    Args:
+        dtype: 16 bits, or float32, which rounds nothing.
+        seed: with one, some results are moved to the next number of the format at random. The errors of such a run
+            are as large as those of a run without, and other ones.
 
     Raises:
         RuntimeError: the module cannot be run in another arithmetic.
@@ -55,7 +64,7 @@ def rounded(run: Callable[[], Result], dtype: torch.dtype) -> Result:
     with sdpa_kernel(SDPBackend.MATH):  # attention as the operators that it is exported as, so that each is seen
         with Operators() as operators:
             run()
-        with Rounded(dtype, operators.exact):
+        with Rounded(dtype, operators.exact, seed=seed):
             return run()
 
 
@@ -142,11 +151,12 @@ class Rounded(TorchDispatchMode):
     Args:
         dtype: float16 or bfloat16; what overflows stays in fp32, as in an artifact that is of use.
         exact: of `Operators`, from the same call in fp32: numbers of the operators that stay in fp32.
+        seed: see `rounded`.
     """
 
-    def __init__(self, dtype: torch.dtype, exact: set[int]) -> None:
+    def __init__(self, dtype: torch.dtype, exact: set[int], *, seed: int | None = None) -> None:
         super().__init__()
-        self._dtype, self._exact, self._number = dtype, exact, 0
+        self._dtype, self._exact, self._number, self._seed = dtype, exact, 0, seed
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         number, kwargs = self._number, kwargs or {}
@@ -157,8 +167,16 @@ class Rounded(TorchDispatchMode):
         if func._schema.is_mutable:
             changed, *rest = args
             result = func(changed, *tree_map(self._round, rest), **tree_map(self._round, kwargs))
-            return result.copy_(self._round(result)) if isinstance(result, Tensor) else result
-        return tree_map(self._round, func(*tree_map(self._round, args), **tree_map(self._round, kwargs)))
+            return result.copy_(self._result(result)) if isinstance(result, Tensor) else result
+        return tree_map(self._result, func(*tree_map(self._round, args), **tree_map(self._round, kwargs)))
+
+    def _result(self, value: Any) -> Any:
+        if self._seed is None or not isinstance(value, Tensor) or value.dtype is not torch.float32:
+            return self._round(value)
+        random = torch.Generator(value.device).manual_seed(hash((self._seed, self._number)))
+        dice = torch.rand(value.shape, generator=random, device=value.device)
+        step = (dice < MOVED / 2).float() - (dice > 1 - MOVED / 2).float()
+        return self._round(self._round(value) * (1 + torch.finfo(self._dtype).eps * step))
 
     def _round(self, value: Any) -> Any:
         if not isinstance(value, Tensor) or value.dtype is not torch.float32:

@@ -3,6 +3,7 @@
 It is computed for all trials before the artifact runs, so that their working memories never add up.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -29,6 +30,7 @@ class Expected:
         outputs: of the original, by name: in float64 for an fp32 artifact, in fp32 for others.
         cost: of each output, the errors of the original itself in the artifact's format.
         note: why there is no cost, if there is none.
+        cost_again: the same of another run, whose roundings differ at random; its argument is a seed.
         milliseconds: of a call of the original in fp32.
     """
 
@@ -37,6 +39,7 @@ class Expected:
     outputs: Outputs
     cost: dict[str, Metrics]
     note: str
+    cost_again: Callable[[int], dict[str, Metrics]]
     milliseconds: float
 
 
@@ -63,8 +66,14 @@ def expected_of(
         if not _is_out_of_memory(error):
             raise
         raise _too_large(exact) from error
-    cost = {name: metrics(output, outputs[name], rtol=0, atol=0) for name, output in own.items()}
-    return Expected(exact, given, outputs, cost, note, milliseconds)
+
+    def cost_of(own: Outputs) -> dict[str, Metrics]:
+        return {name: metrics(output, outputs[name], rtol=0, atol=0) for name, output in own.items()}
+
+    def cost_again(seed: int) -> dict[str, Metrics]:
+        return cost_of(rounded(lambda: original.outputs(torch.float32), dtype, seed=seed))
+
+    return Expected(exact, given, outputs, cost_of(own), note, cost_again, milliseconds)
 
 
 def _outputs_and_own(original: "_Original", plain: Outputs, dtype: torch.dtype) -> tuple[Outputs, Outputs, str]:

@@ -35,6 +35,19 @@ def problems(folder: Path, *words: str) -> list[str]:
     return []
 
 
+def test_files_that_a_folder_may_have_are_inputs_where_it_has_them(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(GOLDEN / "cosyvoice2", tmp_path / "model"))
+    words = ["model=cosyvoice2", f"model.dir={folder}"]
+    tokenizer = folder / "CosyVoice-BlankEN/tokenizer.json"
+    for given in (False, True):
+        tokenizer.write_text("{}") if given else tokenizer.unlink(missing_ok=True)
+        (config,) = load_settings(words, workdir=Path("/w"))
+        steps = build(GraphInputs(config, Machine(), {}, absent(config)), STAGES)
+        assert {step.stage for step in steps if tokenizer in step.inputs.values()} == (
+            {"export_vllm", "verify_vllm"} if given else set()
+        )
+
+
 def test_a_part_that_is_not_there_is_skipped(folder: Path) -> None:
     (folder / FLOW).touch()
     assert problems(folder) == []
