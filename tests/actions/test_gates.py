@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
 from tasks.actions.verify import compare
 from tasks.pipeline.step import Step
 from tests.support import damage
 from tests.support.errors import error_of
 from tests.support.exports import Exports
+from tests.support.folders import changed_weights
 from tests.support.steps import ESTIMATOR, FAMILIES, job_of, steps_of
 
 DAMAGES = {
@@ -22,9 +24,16 @@ DAMAGES = {
     "dropped residual": damage.drop_a_residual,
     "layer in bf16": damage.compute_a_layer_in_bf16,
     "fixed axis": damage.fix_an_axis,
+    "another copy": damage.read_a_damaged_copy,
+    "two copies": damage.add_a_damaged_copy,
+    "int8 weight": damage.quantize_a_weight,
 }
 OF_COMPONENT = {
-    ESTIMATOR: {"swapped inputs": damage.swap_inputs("mu", "cond"), "shorter mask": damage.shorten_mask("mask")},
+    ESTIMATOR: {
+        "time in integers": damage.take_in_integers("t"),
+        "swapped inputs": damage.swap_inputs("mu", "cond"),
+        "shorter mask": damage.shorten_mask("mask"),
+    },
     "flow.encoder": {"shorter lengths": damage.shorten_lengths("xs_lens")},
     "hift": {},
 }
@@ -37,7 +46,12 @@ COMPONENTS = [
 NOTICED = {
     "fixed axis": "fixes an axis",
     "layer in bf16": "computes in a format other than",
-    **dict.fromkeys(("scaled weight", "one element", "zeroed bias"), "are not those of the checkpoint"),
+    "int8 weight": "computes in a format other than",
+    "time in integers": "takes inputs in another format",
+    **dict.fromkeys(
+        ("scaled weight", "one element", "zeroed bias", "another copy", "two copies"),
+        "are not those of the checkpoint",
+    ),
 }
 
 
@@ -62,3 +76,21 @@ def test_a_damaged_file_fails(exports: Exports, tmp_path: Path, case: tuple[str,
     broken = damage.damaged(sound, (DAMAGES | OF_COMPONENT[component])[name], tmp_path / "broken.onnx")
     job = job_of(found["verify_onnx"], inputs={"artifact": broken}, outputs={"report": tmp_path / "report.json"})
     assert NOTICED.get(name, "differs from the original module") in error_of(compare.run, job).what
+
+
+def change_a_bias(state: dict[str, Tensor]) -> None:
+    state["encoder.encoders.1.self_attn.linear_q.bias"][3] *= 1.02
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+@pytest.mark.parametrize("family", ["cosyvoice1", "cosyvoice2"])
+def test_a_torchscript_file_with_one_other_element_of_a_bias_fails(
+    exports: Exports, tmp_path: Path, family: str, precision: str
+) -> None:
+    found = steps(family, "flow.encoder", precision)
+    weights = changed_weights(family, tmp_path, change_a_bias)
+    job = job_of(found["export_jit"], inputs={"weights": weights}, outputs={"torchscript": tmp_path / "other.zip"})
+    check = job_of(found["verify_jit"], inputs={"artifact": exports(job)}, outputs={"report": tmp_path / "report.json"})
+    error = error_of(compare.run, check)
+    assert "are not those of the checkpoint" in error.what
+    assert "linear_q.bias: 1 of 48 elements of" in str(error.value)

@@ -26,7 +26,7 @@ EXPORTS = {"export_jit": export_torchscript.run, "export_onnx": export_onnx.run}
 def folders() -> Iterator[tuple[str, str]]:
     for family, sets in DIMENSIONS.items():
         yield from ((family, f"dimensions {number}") for number in range(len(sets)))
-        yield from ((family, f"weights x {growth:g}") for growth in GROWTHS)
+        yield from ((family, f"times {growth:g}") for growth in GROWTHS)
 
 
 def folder_of(family: str, which: str, root: Path) -> Path:

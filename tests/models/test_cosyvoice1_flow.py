@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from tasks.models.cosyvoice.estimator.time_embedding import sinusoidal_time
+from tasks.models.cosyvoice.estimator.time_embedding import SinusoidalTime
 from tasks.models.cosyvoice.folder import load_component, load_part
 from tests.support import exporting
 from tests.support.flow_cases import LENGTHS, loss_and_gradients, total_norm
@@ -63,7 +63,7 @@ def test_length_regulator_gives_the_recorded_frames_at_inference(name):
 
 def test_time_embedding_is_the_recorded_one():
     case = golden_case(FAMILY, "est_time_embeddings")
-    embedded = sinusoidal_time(case.inputs["t"], case.outputs["y"].size(1), torch.float32)
+    embedded = SinusoidalTime(case.outputs["y"].size(1))(case.inputs["t"], torch.float32)
     assert worst(embedded, case.outputs["y"]) <= 1e-5
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from tasks.models.cosyvoice.encoder.positions import relative_positions
+from tasks.models.cosyvoice.encoder.positions import RelativePositions
 from tasks.models.cosyvoice.folder import load_component, load_part
 from tests.support import exporting
 from tests.support.errors import error_of
@@ -64,7 +64,7 @@ def test_an_empty_context_is_no_context():
 
 
 def test_the_length_of_positions_is_not_limited():
-    table = relative_positions(torch.zeros(1, 1, 4), 6000)
+    table = RelativePositions(4)(torch.zeros(1, 1, 4), 6000)
     assert table.shape == (1, 11999, 4)
     for row, position in ((0, 5999), (5999, 0), (11998, -5999)):
         angles = torch.tensor([position, position * 0.01], dtype=torch.float64)

@@ -48,6 +48,57 @@ def zero_a_bias(model: onnx.ModelProto) -> None:
     _change(model, floats[len(floats) // 2], np.zeros_like)
 
 
+def read_a_damaged_copy(model: onnx.ModelProto) -> None:
+    """The right weight stays in the file, and the graph reads another one."""
+    weight = _weight(model)
+    copy = numpy_helper.from_array(_scaled(weight, 1.02), f"{weight.name}.copy")
+    model.graph.initializer.append(copy)
+    for node in model.graph.node:
+        node.input[:] = [copy.name if name == weight.name else name for name in node.input]
+
+
+def add_a_damaged_copy(model: onnx.ModelProto) -> None:
+    """A weight is stored twice, one of its readers reads the wrong copy and the sum of both is read."""
+    weight = _weight(model)
+    copy = numpy_helper.from_array(_scaled(weight, 1.02), f"{weight.name}.copy")
+    model.graph.initializer.append(copy)
+    half = numpy_helper.from_array(np.array(0.5, numpy_helper.to_array(weight).dtype), f"{weight.name}.half")
+    model.graph.initializer.append(half)
+    _pass_through(
+        model,
+        weight.name,
+        lambda source, out: [
+            helper.make_node("Add", [source, copy.name], [f"{source}.sum"]),
+            helper.make_node("Mul", [f"{source}.sum", half.name], [out]),
+        ],
+    )
+
+
+def quantize_a_weight(model: onnx.ModelProto) -> None:
+    """A weight is stored in int8, as tools for quantization do it."""
+    weight = _weight(model)
+    values = numpy_helper.to_array(weight)
+    step = np.abs(values).max().astype(values.dtype) / values.dtype.type(127)
+    name = weight.name
+    weight.CopyFrom(numpy_helper.from_array(np.rint(values / step).astype(np.int8), name))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(step, values.dtype), f"{name}.step"))
+    _pass_through(
+        model, name, lambda source, out: [helper.make_node("DequantizeLinear", [source, f"{name}.step"], [out])]
+    )
+
+
+def take_in_integers(name: str) -> Damage:
+    """An input becomes one of integers, which has lost its digits before anything is compared."""
+
+    def damage(model: onnx.ModelProto) -> None:
+        (value,) = [value for value in model.graph.input if value.name == name]
+        before = value.type.tensor_type.elem_type
+        value.type.tensor_type.elem_type = TensorProto.INT64
+        _pass_through(model, name, lambda source, out: [helper.make_node("Cast", [source], [out], to=before)])
+
+    return damage
+
+
 def drop_a_residual(model: onnx.ModelProto) -> None:
     """A sum of something and what layers make of it becomes what the layers make of it."""
     makers = {output: node for node in model.graph.node for output in node.output}
@@ -144,6 +195,11 @@ def _weight(model: onnx.ModelProto) -> onnx.TensorProto:
         stored[name] for node in model.graph.node if node.op_type in PRODUCTS for name in node.input if name in stored
     ]
     return read[len(read) // 2]
+
+
+def _scaled(tensor: onnx.TensorProto, factor: float) -> np.ndarray:
+    values = numpy_helper.to_array(tensor)
+    return (values * factor).astype(values.dtype)
 
 
 def _change(model: onnx.ModelProto, tensor: onnx.TensorProto, change: Callable[[np.ndarray], np.ndarray]) -> None:

@@ -20,8 +20,14 @@ from tasks.actions.inputs.recorded import recorded_cases
 from tasks.actions.original import load_original
 from tasks.actions.verify.conclusion import concluded
 from tasks.actions.verify.reference import expected_of
+from tasks.actions.verify.requirements import (
+    require_dtypes,
+    require_dynamic,
+    require_formats,
+    require_repeatable,
+)
 from tasks.actions.verify.trial import tried
-from tasks.actions.verify.weights import Reads, compare_weights
+from tasks.actions.verify.weights import compare_weights
 from tasks.errors import UserError
 from tasks.job import Job
 from tasks.objects import load_object
@@ -31,7 +37,6 @@ from tasks.runtimes.eager import PyTorchModule
 from tasks.settings.component import ComponentSpec
 from tasks.settings.number_formats import BY_NAME
 
-AT_LEAST_FP32 = ("fp32", "fp64")
 THREADS = 1  # of the artifact's engine, as in the original checks
 
 
@@ -58,8 +63,10 @@ def run(job: Job) -> dict[str, Any]:
     reference = PyTorchModule(module, options=component.options, device=device)
     contained = _contained(module, reference, component, job)  # before the artifact takes memory
     artifact: Runtime = load_object(job.params["runtime"])(job.inputs["artifact"], device=device, threads=THREADS)
-    _require_dynamic(artifact, component, job)
+    require_dynamic(artifact, component, job)
+    require_dtypes(artifact, component, job)
     cases, left_out = _cases(job, component, static_sizes(module), artifact.shapes)
+    require_repeatable(reference, cases[0], component)
     expected = [
         expected_of(case, reference, component=component, dtype=dtype, dtypes=artifact.dtypes)
         for case in progress(cases, label="trials of the original")
@@ -77,38 +84,12 @@ def _contained(module: nn.Module, reference: PyTorchModule, component: Component
     if not job.params["contents"]:
         return {"weights": {"not_compared": "the artifact does not list them", "problems": []}}
     contents: Contents = load_object(job.params["contents"])(job.inputs["artifact"])
-    _require_formats(contents.formats, job)
+    require_formats(contents.formats, job)
     sizes = component.sizes_at("min") | static_sizes(module)
     random = torch.Generator().manual_seed(job.params["verify"]["seed"])
-    with Reads() as reads:
-        reference(make_case(component, sizes, padding=Padding.none, random=random).inputs)
-    weights = compare_weights(module, reads.addresses, contents.weights)
+    inputs = make_case(component, sizes, padding=Padding.none, random=random).inputs
+    weights = compare_weights(module, lambda: reference(inputs), contents.weights)
     return {"formats": sorted(contents.formats), "weights": weights}
-
-
-def _require_formats(formats: set[str], job: Job) -> None:
-    """What one layer loses in a coarser format can be less than the rest of the artifact loses in its own."""
-    precision = job.params["precision"]["name"]
-    if others := formats - {precision, *AT_LEAST_FP32}:
-        raise UserError(
-            f"the artifact computes in a format other than {precision} and fp32",
-            where=job.inputs["artifact"],
-            value=", ".join(sorted(others)),
-            remedy="Export it again",
-        )
-
-
-def _require_dynamic(artifact: Runtime, component: ComponentSpec, job: Job) -> None:
-    """An artifact that fixes an axis would only be tried at that size, and fail at every other in deployment."""
-    fixed = component.fixed_sizes(artifact.shapes)
-    axes = {name: axis for name, axis in component.axes.items() if axis.dynamic and axis.min < axis.max}
-    if wrong := [f"{name}={size}" for name, size in fixed.items() if name in axes]:
-        raise UserError(
-            "the artifact fixes an axis that is declared dynamic",
-            where=job.inputs["artifact"],
-            value=", ".join(wrong),
-            remedy="Export it again, or set model.axes.AXIS.dynamic=false",
-        )
 
 
 def _cases(

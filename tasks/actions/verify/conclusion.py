@@ -45,7 +45,7 @@ def concluded(job: Job, about: dict[str, Any], results: list[dict[str, Any]]) ->
     kept = failed_report(job.inputs["artifact"])
     if not report["passed"]:
         raise _failure(failed, about["weights"]["problems"], count=len(results), job=job, written=_written(kept, text))
-    if "not_compared" in about["weights"] and all(map(_decides_nothing, results)):
+    if _weights_unknown(about["weights"]) and all(map(_decides_nothing, results)):
         raise UserError(
             f"cannot be verified: silence would pass in each of {len(results)} trials",
             where=job.inputs["artifact"],
@@ -61,13 +61,24 @@ def concluded(job: Job, about: dict[str, Any], results: list[dict[str, Any]]) ->
         "trials": len(results),
         "recorded": recorded,
         **worst,
-        "remarks": remarks(results, job, left_out=about["left_out"]),
+        "remarks": [*remarks(results, job, left_out=about["left_out"]), *_not_found(about["weights"])],
     }
 
 
 def remarks(results: list[dict[str, Any]], job: Job, *, left_out: list[str]) -> list[str]:
     """What the user should know of a verification that passed."""
     return [*_not_tried(left_out), *_not_measured(results), *_excused(results, job)]
+
+
+def _weights_unknown(weights: dict[str, Any]) -> bool:
+    return "not_compared" in weights or bool(weights["without_counterpart"])
+
+
+def _not_found(weights: dict[str, Any]) -> Iterator[str]:
+    """They may be of no use for the outputs, or folded into others in a way that is not recognized."""
+    if names := weights.get("without_counterpart"):
+        more = f" and {len(names) - NAMED_AT_MOST} more" if len(names) > NAMED_AT_MOST else ""
+        yield f"not found among the artifact's weights: {', '.join(names[:NAMED_AT_MOST])}{more}"
 
 
 def _not_tried(left_out: list[str]) -> Iterator[str]:
@@ -107,7 +118,7 @@ def _is_silence(floor: dict[str, Any]) -> bool:
 
 
 def _decides_nothing(result: dict[str, Any]) -> bool:
-    return len(result["excused"]) == len(result["outputs"]) and all(map(_is_silence, _excusing(result)))
+    return any(map(_is_silence, _excusing(result)))
 
 
 def _worst_numbers(results: list[dict[str, Any]]) -> dict[str, float]:

@@ -80,7 +80,9 @@ class Floor:
     excuses: bool
 
     @classmethod
-    def of(cls, cost: Metrics, dtype: torch.dtype, *, max_noise: float, excuses: bool = True) -> "Floor":
+    def of(
+        cls, cost: Metrics, dtype: torch.dtype, *, max_noise: float, excuses: bool = True, by_chance: bool = True
+    ) -> "Floor":
         """From the errors of the original module in a format.
 
         Energies of few errors differ by chance: the logarithm of a sum of k squares has a standard deviation of
@@ -90,9 +92,11 @@ class Floor:
 
         Args:
             max_noise: largest error energy over that of `cost`, and at least that of one rounding of the output.
+            by_chance: whether to allow for chance; not where `cost` is already the worst of many runs.
         """
         one_rounding = -20 * math.log10(torch.finfo(dtype).eps / 2 / math.sqrt(3))
-        noise = max_noise * math.exp(4 * math.sqrt(4 / max(3 * cost.spread / 8, 4)))
+        chance = math.exp(4 * math.sqrt(4 / max(3 * cost.spread / 8, 4))) if by_chance else 1.0
+        noise = max_noise * chance
         peaks = PEAKS * math.sqrt(noise)
         snr_db = min(cost.snr_db, one_rounding) - 10 * math.log10(noise)
         return cls(cost.snr_db, snr_db, peaks * cost.max_abs, peaks * cost.peak_error, excuses)

@@ -85,8 +85,8 @@ def _outputs_and_own(original: "_Original", plain: Outputs, dtype: torch.dtype) 
             with Widened():
                 return original.outputs(torch.float64) | original.whole(torch.float64), plain, note
         own = rounded(lambda: original.outputs(torch.float32), dtype)
-    except RuntimeError as error:  # a module may insist on its own arithmetic
-        if _is_out_of_memory(error):
+    except Exception as error:  # a module may insist on its own arithmetic, by whatever it raises
+        if isinstance(error, RuntimeError) and _is_out_of_memory(error):
             raise
         note = reason(error)
     return plain | original.whole(torch.float32), own, note

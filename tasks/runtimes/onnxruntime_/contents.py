@@ -32,12 +32,28 @@ def contents(path: Path) -> Contents:
         raise UserError(what, where=path, value=reason(error), remedy=remedy) from error
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     scales: dict[str, float] = json.loads(metadata.get(SCALES, "{}"))
+    read = set(_read_names(model.graph))
     weights = [
         StoredWeight(name, partial(_values, tensor, path.parent), scales.get(name) or scales.get(_parent(name), 1.0))
         for name, tensor in _tensors(model.graph)
-        if _format(tensor.data_type) and any(size > 1 for size in tensor.dims)
+        if name in read and _format(tensor.data_type) and any(size > 1 for size in tensor.dims)
     ]
-    return Contents(weights, {name for type_ in _element_types(model.graph) if (name := _format(type_))})
+    formats = {name for type_ in _element_types(model.graph) if (name := _format(type_))}
+    return Contents(
+        weights, formats | {f"integers ({node.op_type})" for node in _nodes(model.graph) if _is_quantized(node)}
+    )
+
+
+def _nodes(graph: GraphProto) -> Iterator[NodeProto]:
+    """The nodes of a graph, and of the graphs inside them."""
+    for node in graph.node:
+        yield node
+        for inner in _inner(node):
+            yield from _nodes(inner)
+
+
+def _inner(node: NodeProto) -> Iterator[GraphProto]:
+    yield from (each.g for each in node.attribute if each.type == AttributeProto.GRAPH)
 
 
 def _tensors(graph: GraphProto) -> Iterator[tuple[str, TensorProto]]:
@@ -45,6 +61,21 @@ def _tensors(graph: GraphProto) -> Iterator[tuple[str, TensorProto]]:
     for node in graph.node:
         if node.op_type == "Constant":
             yield from ((node.output[0], each.t) for each in node.attribute if each.type == AttributeProto.TENSOR)
+        for inner in _inner(node):
+            yield from _tensors(inner)
+
+
+def _read_names(graph: GraphProto) -> Iterator[str]:
+    """What is read: a weight that only lies in the file shows nothing."""
+    yield from (value.name for value in graph.output)
+    for node in graph.node:
+        yield from node.input
+        for inner in _inner(node):
+            yield from _read_names(inner)
+
+
+def _is_quantized(node: NodeProto) -> bool:
+    return "QuantizeLinear" in node.op_type or "Integer" in node.op_type or node.op_type.startswith("QLinear")
 
 
 def _values(tensor: TensorProto, folder: Path) -> Tensor:

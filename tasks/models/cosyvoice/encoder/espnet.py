@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from tasks.models.cosyvoice.encoder.espnet_layers import InputProjection
-from tasks.models.cosyvoice.encoder.positions import relative_positions
+from tasks.models.cosyvoice.encoder.positions import RelativePositions
 from tasks.models.cosyvoice.masks import attention_bias, attention_mask, valid_mask
 
 
@@ -28,6 +28,7 @@ class EspnetEncoder(nn.Module):
         self.input_size, self.width, self.heads = input_size, width, heads
         self.static_chunk_size = static_chunk_size
         self.embed = embed
+        self.positions = RelativePositions(width)
         self.encoders = nn.ModuleList(layers)
         self.after_norm = nn.LayerNorm(width, eps=1e-5)
 
@@ -59,7 +60,7 @@ class EspnetEncoder(nn.Module):
         valid = valid_mask(xs_lens, xs.size(1))
         x = self.embed(xs)
         bias = attention_bias(attention_mask(valid, self.static_chunk_size), x.dtype)
-        positions = self.embed.dropout(relative_positions(x, x.size(1)))
+        positions = self.embed.dropout(self.positions(x, x.size(1)))
         for layer in self.encoders:
             x = layer(x, bias, positions, valid)
         return self.after_norm(x), valid
@@ -95,7 +96,7 @@ class EspnetEncoder(nn.Module):
             att_mask[:, :, :keys] if att_mask.size(2) > 0 else torch.ones(1, 1, keys, dtype=torch.bool, device=x.device)
         )
         bias = attention_bias(mask, x.dtype)
-        positions = self.embed.dropout(relative_positions(x, keys))
+        positions = self.embed.dropout(self.positions(x, keys))
         nothing = torch.zeros(0, 0, 0, dtype=x.dtype, device=x.device)
         caches: list[Tensor] = []
         convolved: list[Tensor] = []

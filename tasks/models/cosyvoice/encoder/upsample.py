@@ -13,7 +13,7 @@ from tasks.models.cosyvoice.encoder.espnet_layers import (
     require_supported,
 )
 from tasks.models.cosyvoice.encoder.lookahead import PreLookaheadLayer
-from tasks.models.cosyvoice.encoder.positions import relative_positions
+from tasks.models.cosyvoice.encoder.positions import RelativePositions
 from tasks.models.cosyvoice.masks import attention_bias, attention_mask, valid_mask
 
 UP_LAYERS = 4
@@ -72,6 +72,7 @@ class UpsampleConformerEncoder(nn.Module):
         self.embed = InputProjection(
             input_size, output_size, dropout=dropout_rate, positional_dropout=positional_dropout_rate
         )
+        self.positions = RelativePositions(output_size)
         self.pre_lookahead_layer = PreLookaheadLayer(output_size, output_size, pre_lookahead_len)
         self.up_layer = Upsample(output_size)
         self.up_embed = InputProjection(
@@ -119,4 +120,4 @@ class UpsampleConformerEncoder(nn.Module):
         return self.after_norm(x), valid
 
     def _attention_inputs(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        return attention_bias(mask, x.dtype), self.embed.dropout(relative_positions(x, x.size(1)))
+        return attention_bias(mask, x.dtype), self.embed.dropout(self.positions(x, x.size(1)))

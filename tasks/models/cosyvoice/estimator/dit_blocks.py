@@ -3,14 +3,13 @@
 State-dict names are those of the original implementation.
 """
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tasks.models.cosyvoice.attention import attend
-from tasks.models.cosyvoice.estimator.time_embedding import sinusoidal_time
+from tasks.models.cosyvoice.estimator.time_embedding import SinusoidalTime
+from tasks.models.cosyvoice.frequencies import Frequencies
 
 TIME_WIDTH = 256
 KERNEL = 31
@@ -22,10 +21,11 @@ class TimeEmbedding(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
+        self.sinusoidal = SinusoidalTime(TIME_WIDTH)
         self.time_mlp = nn.Sequential(nn.Linear(TIME_WIDTH, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, t: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        return self.time_mlp(sinusoidal_time(t, TIME_WIDTH, dtype))
+        return self.time_mlp(self.sinusoidal(t, dtype))
 
 
 class ConvPosition(nn.Module):
@@ -60,26 +60,16 @@ class InputEmbedding(nn.Module):
         return x + self.conv_pos_embed(x)
 
 
-class RotaryEmbedding(nn.Module):
+class RotaryEmbedding(Frequencies):
     """Rotation angles by position (Su et al., arXiv 2104.09864), one frequency per pair of adjacent channels."""
 
-    inv_freq: Tensor
-
     def __init__(self, width: int) -> None:
-        super().__init__()
-        self.register_buffer("inv_freq", 1.0 / (10000 ** (torch.arange(0, width, 2).float() / width)))
+        super().__init__(1.0 / (10000 ** (torch.arange(0, width, 2).float() / width)), persistent=True)
 
     def forward(self, length: int) -> Tensor:
         """(1, length, width), fp32."""
         positions = torch.arange(length, device=self.inv_freq.device, dtype=torch.float32)
         return (positions.unsqueeze(1) * self.inv_freq).repeat_interleave(2, dim=1).unsqueeze(0)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "RotaryEmbedding":
-        """Keep the frequencies in fp32 under ``half()``: their rounding error grows with the position."""
-        frequencies = self.inv_freq
-        super()._apply(fn, recurse)
-        self.inv_freq = frequencies.to(self.inv_freq.device)
-        return self
 
 
 class Rotation:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tasks.errors import UserError
-from tasks.models.cosyvoice.estimator.time_embedding import sinusoidal_time
+from tasks.models.cosyvoice.estimator.time_embedding import SinusoidalTime
 from tasks.models.cosyvoice.estimator.unet_blocks import (
     BlockOptions,
     ConvBlock,
@@ -101,6 +101,7 @@ class UNet(nn.Module):
         self.static_chunk_size = static_chunk_size
         down = list(shape.channels)
         up = [*reversed(down), down[0]]
+        self.sinusoidal = SinusoidalTime(shape.in_channels)
         self.time_mlp = TimeMlp(shape.in_channels, 4 * down[0])
 
         def stage(channels_in: int, width: int, *resize: nn.Module) -> Stage:
@@ -142,7 +143,7 @@ class UNet(nn.Module):
             (B, mel, T), zero on masked frames.
         """
         mask = mask.to(x.dtype)
-        time = self.time_mlp(sinusoidal_time(t, self.in_channels, x.dtype))
+        time = self.time_mlp(self.sinusoidal(t, x.dtype))
         x = torch.cat((x, mu, spks.unsqueeze(2).expand(-1, -1, x.size(2)), cond), dim=1)
         levels = self._levels(mask, self.static_chunk_size if streaming else 0)
         skipped = []
