@@ -99,7 +99,9 @@ def folded_weights(net: Derived, dtype: torch.dtype) -> list[StoredWeight]:
     factor = net.norm.weight / torch.sqrt(net.norm.running_var + net.norm.eps)
     bias = (net.up.bias - net.norm.running_mean) * factor + net.norm.bias
     values = {"1": net.normed.weight, "2": net.normed.bias, "3": net.up.weight * factor[:, None], "4": bias}
-    return [weight(name, value.detach().to(dtype, copy=True)) for name, value in {**values, "5": net.scale.exp()}.items()]
+    return [
+        weight(name, value.detach().to(dtype, copy=True)) for name, value in {**values, "5": net.scale.exp()}.items()
+    ]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
