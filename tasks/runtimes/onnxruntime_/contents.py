@@ -16,6 +16,7 @@ from tasks.runtimes.base import Contents, StoredWeight
 from tasks.settings.number_formats import BY_NAME, BY_ONNX
 
 SCALES = "voxkiln.scales"  # metadata: weight -> what the exporter has multiplied it by
+QUANTIZED = ("quantize", "dequantize", "dynamicquantize", "qlinear")  # beginnings of operators
 CHOOSES_FORMAT = {"to", "dtype"}  # attributes of Cast, Random..., EyeLike and others
 
 
@@ -75,7 +76,7 @@ def _read_names(graph: GraphProto) -> Iterator[str]:
 
 
 def _is_quantized(node: NodeProto) -> bool:
-    return "QuantizeLinear" in node.op_type or "Integer" in node.op_type or node.op_type.startswith("QLinear")
+    return node.op_type.lower().startswith(QUANTIZED) or node.op_type.endswith("Integer")
 
 
 def _values(tensor: TensorProto, folder: Path) -> Tensor:
