@@ -50,7 +50,7 @@ def failures(error: float, *, once: float, again: float, in_doubt: bool = True) 
         return cost(again if seed == RUNS_IN_DOUBT - 1 else once)
 
     case = InputCase(0, {"batch": 2, "frames": 1000}, {"x": EXACT}, source="seeded")
-    expected = Expected(case, case.inputs, {"y": EXACT}, cost(once), "", cost_again, 1.0)
+    expected = Expected(case, case.inputs, lambda: {"y": EXACT}, cost(once), "", cost_again, 1.0)
     result = tried(expected, Noisy(error), component=COMPONENT, dtype=torch.float16, limits=LIMITS, in_doubt=in_doubt)
     return result["failures"], len(seeds)
 

@@ -4,6 +4,8 @@ Its weights are compared with the checkpoint's as well, where its format lists t
 """
 
 from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -48,8 +50,8 @@ def run(job: Job) -> dict[str, Any]:
     Params:
         component: a `ComponentSpec`; with `chunked`, that method is run as well.
         precision: `name`; the floats of a 16-bit artifact's inputs are rounded first, for the reference as well.
-        verify: trials, seed, max_frames, device and the limits max_noise, rtol, atol, max_outside, max_peak_error,
-            min_snr_db, min_cosine.
+        verify: trials, seed, max_frames, device and the limits max_noise, accept_format, rtol, atol, max_outside,
+            max_peak_error, min_snr_db, min_cosine.
         runtime: ``module:function`` that opens the artifact.
         contents: ``module:function`` that lists its weights, or nothing.
 
@@ -67,14 +69,15 @@ def run(job: Job) -> dict[str, Any]:
     require_dtypes(artifact, component, job)
     cases, left_out = _cases(job, component, static_sizes(module), artifact.shapes)
     require_repeatable(reference, cases[0], component)
-    expected = [
-        expected_of(case, reference, component=component, dtype=dtype, dtypes=artifact.dtypes)
-        for case in progress(cases, label="trials of the original")
-    ]
-    results: list[dict[str, Any]] = []
-    for each in progress(expected, label="trials of the artifact"):
-        failed = any(result["failures"] for result in results)
-        results.append(tried(each, artifact, component=component, dtype=dtype, limits=verify, in_doubt=not failed))
+    with TemporaryDirectory(dir=job.outputs["report"].parent) as folder:
+        expected = [
+            expected_of(case, reference, component=component, dtype=dtype, dtypes=artifact.dtypes, folder=Path(folder))
+            for case in progress(cases, label="trials of the original")
+        ]
+        results: list[dict[str, Any]] = []
+        for each in progress(expected, label="trials of the artifact"):
+            failed = any(result["failures"] for result in results)
+            results.append(tried(each, artifact, component=component, dtype=dtype, limits=verify, in_doubt=not failed))
     about = {"provider": artifact.provider, "reference": reference.provider, **contained, "left_out": left_out}
     return concluded(job, about, results)
 

@@ -1,10 +1,12 @@
 """The original's side of a trial: what an artifact is compared with, and what the artifact's format costs there.
 
-It is computed for all trials before the artifact runs, so that their working memories never add up.
+It is computed for all trials before the artifact runs, so that their working memories never add up. Until they are
+compared, outputs are in files: the caches of a decoder grow with the length, to gigabytes over all trials.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -27,7 +29,7 @@ class Expected:
     Attributes:
         case: its floats are rounded to those of the artifact, in fp32.
         given: the same as the artifact takes them.
-        outputs: of the original, by name: in float64 for an fp32 artifact, in fp32 for others.
+        outputs: returns those of the original, by name: in float64 for an fp32 artifact, in fp32 for others.
         cost: of each output, the errors of the original itself in the artifact's format.
         note: why there is no cost, if there is none.
         cost_again: the same of another run, whose roundings differ at random; its argument is a seed.
@@ -36,7 +38,7 @@ class Expected:
 
     case: InputCase
     given: dict[str, Tensor]
-    outputs: Outputs
+    outputs: Callable[[], Outputs]
     cost: dict[str, Metrics]
     note: str
     cost_again: Callable[[int], dict[str, Metrics]]
@@ -44,13 +46,20 @@ class Expected:
 
 
 def expected_of(
-    case: InputCase, reference: PyTorchModule, *, component: ComponentSpec, dtype: torch.dtype, dtypes: Dtypes
+    case: InputCase,
+    reference: PyTorchModule,
+    *,
+    component: ComponentSpec,
+    dtype: torch.dtype,
+    dtypes: Dtypes,
+    folder: Path,
 ) -> Expected:
     """Run the original on one case.
 
     Args:
         dtype: of the artifact's floats.
         dtypes: of inputs that the artifact takes in one dtype only.
+        folder: for the outputs, as long as they are needed.
 
     Raises:
         UserError: there is not enough memory.
@@ -67,13 +76,21 @@ def expected_of(
             raise
         raise _too_large(exact) from error
 
-    def cost_of(own: Outputs) -> dict[str, Metrics]:
-        return {name: metrics(output, outputs[name], rtol=0, atol=0) for name, output in own.items()}
+    kept = _kept(outputs, folder / f"trial{case.number}.pt")
 
     def cost_again(seed: int) -> dict[str, Metrics]:
-        return cost_of(rounded(lambda: original.outputs(torch.float32), dtype, seed=seed))
+        return _cost(rounded(lambda: original.outputs(torch.float32), dtype, seed=seed), kept())
 
-    return Expected(exact, given, outputs, cost_of(own), note, cost_again, milliseconds)
+    return Expected(exact, given, kept, _cost(own, outputs), note, cost_again, milliseconds)
+
+
+def _cost(own: Outputs, outputs: Outputs) -> dict[str, Metrics]:
+    return {name: metrics(output, outputs[name], rtol=0, atol=0) for name, output in own.items()}
+
+
+def _kept(outputs: Outputs, file: Path) -> Callable[[], Outputs]:
+    torch.save({name: output.cpu().clone() for name, output in outputs.items()}, file)
+    return lambda: torch.load(file, mmap=True, weights_only=True)
 
 
 def _outputs_and_own(original: "_Original", plain: Outputs, dtype: torch.dtype) -> tuple[Outputs, Outputs, str]:

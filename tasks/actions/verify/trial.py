@@ -47,13 +47,14 @@ def tried(
     _require_as_many(found, component)
     outputs = dict(zip(component.outputs, found, strict=True))
     outputs |= chunked_outputs(case, artifact, component=component, dtype=dtype)
-    _require_same_shapes(outputs, expected.outputs)
+    originals = expected.outputs()
+    _require_same_shapes(outputs, originals)
     floors = {name: _floor(cost, dtype, limits) for name, cost in expected.cost.items()}
-    results = _compared(outputs, expected, floors, limits)
+    results = _compared(outputs, originals, floors, limits)
     near = [name for name, floor in floors.items() if floor and _is_near(results[name], floor)]
     if in_doubt and near:
         floors |= _floors_in_doubt(near, floors, expected, dtype, limits)
-        results = _compared(outputs, expected, floors, limits)
+        results = _compared(outputs, originals, floors, limits)
     failures = {name: result.failures(limits, floors.get(name)) for name, result in results.items()}
     excused = [name for name, result in results.items() if not failures[name] and result.failures(limits)]
     masks = {name: case.inputs[name].float().mean().item() for name in component.of_kind(Kind.mask)}
@@ -103,13 +104,13 @@ def _floors_in_doubt(
 
 
 def _compared(
-    outputs: Outputs, expected: Expected, floors: Mapping[str, Floor | None], limits: Mapping[str, Any]
+    outputs: Outputs, originals: Outputs, floors: Mapping[str, Floor | None], limits: Mapping[str, Any]
 ) -> dict[str, Metrics]:
     results = {}
     for name, output in outputs.items():
         floor = floors.get(name)
         atol = limits["atol"] + (floor.max_abs if floor and floor.excuses else 0.0)
-        results[name] = metrics(output, expected.outputs[name], rtol=limits["rtol"], atol=atol)
+        results[name] = metrics(output, originals[name], rtol=limits["rtol"], atol=atol)
     return results
 
 
