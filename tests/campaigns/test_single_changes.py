@@ -8,6 +8,7 @@ import json
 import os
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -111,3 +112,14 @@ def test_what_is_called_fresh_is_what_would_be_built(built_once: tuple[Project, 
         restore(project.root, copy)
     print(f"\nsingle changes, seed {SEED}, part {part}: {dict(counts)}", *wrong, sep="\n")
     assert not wrong
+
+
+def test_an_ingredient_that_a_receipt_lacks_is_noticed(built: Project) -> None:
+    path = next(built.artifacts.rglob("*.onnx.receipt.json"))
+    receipt = Receipt.read(path)
+    assert receipt
+    code = dict(receipt.ingredients.code)
+    del code["tasks.models.cosyvoice.estimator.time_embedding"]
+    replace(receipt, ingredients=replace(receipt.ingredients, code=code)).write(path)
+    built.edit("tasks/models/cosyvoice/estimator/time_embedding.py", "SCALE = 1000.0", "SCALE = 1001.0")
+    assert wrongly_fresh(built, ()) == {receipt.step}
