@@ -1,6 +1,6 @@
 """The smallest damage that each gate of a verification notices, for every component: printed, and bounded.
 
-The comparison of weights notices any change of one bit; the outputs are looked at alone, without it.
+The comparison of weights notices much less; here the outputs are looked at alone.
 """
 
 from collections.abc import Iterator
