@@ -22,7 +22,7 @@ def part_digest(path: Path, part: str) -> str | None:
     try:
         root = yaml.compose(read_text(path, most=MAX_BYTES), Loader=yaml.SafeLoader)
         return _Records(root).digest(part)
-    except (UserError, yaml.YAMLError, ValueError, RecursionError):
+    except (UserError, yaml.YAMLError, ValueError, OverflowError, RecursionError):  # an escape is any number
         return None
 
 

@@ -46,7 +46,10 @@ def test_a_change_concerns_the_parts_that_it_reaches(yaml: Path, old: str, new: 
     assert None not in before.values()
 
 
-UNREADABLE = ["a: 1\na: 2", "flow: [", "[" * 10_000, "", "other: 1", "flow: 1\n" + "#" * 300_000]
+UNREADABLE = [
+    "a: 1\na: 2", "flow: [", "[" * 10_000, "", "other: 1", "flow: 1\n" + "#" * 300_000,
+    'flow: "\\UFFFFFFFF"', 'flow: "\\U00110000"', "%YAML " + "9" * 5000 + ".1\n---\nflow: 1",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("text", UNREADABLE, ids=lambda text: text[:8])
