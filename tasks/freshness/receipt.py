@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 from tasks.plain_data import flat, read_json_object, write_atomically
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
+NAME_BYTES = 255  # the longest name in a folder that file systems have
+PATH_BYTES = 1000  # of a name with its folders: leaves room for the folder of the receipt
 
 
 class Each(NamedTuple):
@@ -43,7 +45,15 @@ def _is_size(value: object) -> bool:
 def _is_file_below(name: str) -> bool:
     """Whether a name stays in the folder of the receipt: files that no longer belong to a step are removed by it."""
     parts = name.split("/")
-    return "" not in parts and ".." not in parts and "\0" not in name
+    return ".." not in parts and all(map(_is_file_name, parts)) and len(name.encode()) <= PATH_BYTES
+
+
+def _is_file_name(name: str) -> bool:
+    """Whether a file system could have a file of this name; to ask it for any other is an error."""
+    try:
+        return 0 < len(name.encode()) <= NAME_BYTES and "\0" not in name
+    except UnicodeEncodeError:  # half a pair of surrogates
+        return False
 
 
 SCHEMA = {

@@ -84,7 +84,10 @@ def test_any_other_form_is_no_receipt(path: Path, keys: str, value: Any) -> None
     assert Receipt.read(path, [path.with_name("flow.onnx")]) is None
 
 
-@pytest.mark.parametrize("name", ["../flow.onnx", "/etc/passwd", "a/../../b", "", "a\0b"])
+@pytest.mark.parametrize(
+    "name",
+    ["../flow.onnx", "/etc/passwd", "a/../../b", "", "a\0b", "a" * 256, "流" * 86, "流.\ud800", "a/" * 2100 + "a"],
+)
 def test_a_receipt_describes_only_files_below_it(path: Path, name: str) -> None:
     content = json.loads(path.read_text())
     content["outputs"][name] = {"sha256": DIGEST, "size": 3}
