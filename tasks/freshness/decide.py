@@ -1,7 +1,7 @@
 """Decides whether a step is fresh, by comparing its receipt with the current files, settings, code and libraries."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
@@ -73,13 +73,13 @@ def ingredients(
 def input_digests(step: Step, digests: Digests, *, predicted: Mapping[str, str] = NOTHING) -> dict[str, str]:
     """SHA-256 of each input by its role, or of the part of it that counts."""
     return {
-        role: predicted[role] if role in predicted else _digest(path, step.parts.get(role), digests)
+        role: predicted[role] if role in predicted else _digest(path, step.records.get(role, ()), digests)
         for role, path in step.inputs.items()
     }
 
 
-def _digest(path: Path, part: str | None, digests: Digests) -> str:
-    return digests.of_part(path, part) if part else digests.of_file(path)
+def _digest(path: Path, records: Collection[str], digests: Digests) -> str:
+    return digests.of_part(path, records) if records else digests.of_file(path)
 
 
 def damage(receipt: Receipt, folder: Path, digests: Digests) -> list[str]:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from importlib.util import resolve_name
 from os import stat_result
 from pathlib import Path
@@ -37,10 +37,10 @@ class Digests:
         """SHA-256 of a file's bytes."""
         return cast(str, self._remembered(f"bytes:{path}", path, lambda: sha256(path)))
 
-    def of_part(self, path: Path, part: str) -> str:
-        """Digest of what a model YAML has of one part; of its bytes where that is not known."""
-        digest = self._remembered(f"part:{part}:{path}", path, lambda: part_digest(path, part) or sha256(path))
-        return cast(str, digest)
+    def of_part(self, path: Path, records: Collection[str]) -> str:
+        """Digest of some records of a model YAML; of its bytes where that is not known."""
+        key = f"part:{','.join(records)}:{path}"
+        return cast(str, self._remembered(key, path, lambda: part_digest(path, records) or sha256(path)))
 
     def of_source(self, path: Path, *, package: str) -> tuple[str, set[str]]:
         """Digest of a Python file's code, without comments and docstrings, and the modules that it may import.

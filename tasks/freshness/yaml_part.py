@@ -1,11 +1,11 @@
-"""What a model YAML has of one part: the record under its key, and all that this refers to.
+"""What a model YAML has of one part: the records under some keys, and all that these refer to.
 
 Comments, layout and the records of other parts change nothing in it, so they make no artifact stale.
 """
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import yaml
@@ -17,11 +17,11 @@ MAX_BYTES = 200_000  # real files have 10,000; what has more is digested by its 
 REFERENCE = re.compile(r"<([^<>.\[\]]+)")  # the first key of <key>, <key.inner> and <key[inner]>
 
 
-def part_digest(path: Path, part: str) -> str | None:
-    """Digest of a part's record; None for a file that has none or cannot be read, of which every byte counts."""
+def part_digest(path: Path, records: Collection[str]) -> str | None:
+    """Digest of some records; None for a file that lacks one or cannot be read, of which every byte counts."""
     try:
         root = yaml.compose(read_text(path, most=MAX_BYTES), Loader=yaml.SafeLoader)
-        return _Records(root).digest(part)
+        return _Records(root).digest(records)
     except (UserError, yaml.YAMLError, ValueError, OverflowError, RecursionError):  # an escape is any number
         return None
 
@@ -37,11 +37,11 @@ class _Records:
         self._digests: dict[int, str] = {}
         self._references: dict[int, set[str]] = {}
 
-    def digest(self, part: str) -> str | None:
-        if part not in self._nodes:
+    def digest(self, records: Collection[str]) -> str | None:
+        if not self._nodes.keys() >= set(records):
             return None
         found: dict[str, str] = {}
-        waiting = [part]
+        waiting = [*records]
         while waiting:
             key = waiting.pop()
             if key in self._nodes and key not in found:

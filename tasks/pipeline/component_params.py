@@ -25,9 +25,16 @@ def sources(given: GraphInputs, component: Component) -> dict[str, Path]:
     return {"config": given.model_yaml, "weights": weights, **files}
 
 
-def parts(given: GraphInputs, part: str) -> dict[str, str]:
-    """What of the model's YAML counts for a step that builds a part, or a component of it."""
-    return {"config": part} if given.config.model.config_format is ConfigFormat.hyperpyyaml else {}
+def records(given: GraphInputs, component: Component) -> dict[str, tuple[str, ...]]:
+    """What of the model's YAML counts for a step that builds a component: of its part, its own, those it declares."""
+    own = component.name.partition(".")[0]  # that of its part, but for a component that has one beside it
+    return records_of(given, component.part, own, *component.records)
+
+
+def records_of(given: GraphInputs, *keys: str) -> dict[str, tuple[str, ...]]:
+    """The records under these keys, for the input that is the model's YAML; of a YAML without records all counts."""
+    has_records = given.config.model.config_format is ConfigFormat.hyperpyyaml
+    return {"config": tuple(dict.fromkeys(keys))} if has_records else {}
 
 
 def recordings(given: GraphInputs, component: Component) -> dict[str, Path]:

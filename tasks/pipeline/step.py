@@ -38,7 +38,7 @@ class Step:
         outputs: role -> file.
         params: everything else that changes the bytes, and nothing that does not; JSON-plain.
         libraries: distributions whose version shapes the bytes.
-        parts: role of a YAML input -> the key whose record counts, with what it refers to; of others all bytes do.
+        records: role of a YAML input -> the keys whose records count, with what they refer to; of others all bytes do.
         local: what belongs to this machine and changes no bytes; JSON-plain.
         after: steps that must have succeeded before, beside those that make an input.
         elsewhere: pattern of the names that the output has when it is made on other machines, beside it.
@@ -54,7 +54,7 @@ class Step:
     outputs: Mapping[str, Path]
     params: Mapping[str, Any]
     libraries: tuple[str, ...] = ()
-    parts: Mapping[str, str] = field(default_factory=dict)
+    records: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     local: Mapping[str, Any] = field(default_factory=dict)
     after: tuple[str, ...] = ()
     elsewhere: str = ""

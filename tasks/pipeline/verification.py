@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tasks.pipeline.component_params import declaration, parts, recordings, sources
+from tasks.pipeline.component_params import declaration, recordings, records, sources
 from tasks.pipeline.graph_inputs import GraphInputs
 from tasks.pipeline.step import Step
 from tasks.plain_data import plain
@@ -43,7 +43,7 @@ def verification(
             "runtime": runtime,
             "contents": contents,
         },
-        parts=parts(given, component.part),
+        records=records(given, component),
         libraries=("torch", *libraries),
     )
 

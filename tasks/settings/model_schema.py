@@ -88,6 +88,7 @@ class Component:
     chunked: ChunkedMethod | None = None  # the kept method that verification runs
     files: dict[str, str] = field(default_factory=dict)  # further files of the model folder that it is made from
     optional_files: dict[str, str] = field(default_factory=dict)  # the same, where the folder has them
+    records: list[str] = field(default_factory=list)  # further keys of the YAML that its loader reads, beside its part
     precisions: list[str] = field(default_factory=list)  # the only ones it is exported in; empty: any
     precisions_reason: str = ""
     recorder: str | None = None  # module:function that records its inputs during the model's own inference

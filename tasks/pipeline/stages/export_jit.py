@@ -1,6 +1,6 @@
 """`export_jit`: a component as a TorchScript file."""
 
-from tasks.pipeline.component_params import artifact_name, identity, parts, sources
+from tasks.pipeline.component_params import artifact_name, identity, records, sources
 from tasks.pipeline.graph_inputs import GraphInputs
 from tasks.pipeline.stage import Earlier
 from tasks.pipeline.step import Step
@@ -27,6 +27,6 @@ def step(given: GraphInputs, component: Component, _earlier: Earlier) -> Step | 
             "precision": plain(config.precision),
             "torchscript": plain(config.torchscript) | {"target": target.value},
         },
-        parts=parts(given, component.part),
+        records=records(given, component),
         libraries=("torch",),
     )

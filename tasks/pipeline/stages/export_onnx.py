@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tasks.pipeline.component_params import artifact_name, declaration, parts, sources
+from tasks.pipeline.component_params import artifact_name, declaration, records, sources
 from tasks.pipeline.graph_inputs import GraphInputs
 from tasks.pipeline.stage import Earlier
 from tasks.pipeline.step import Step
@@ -27,7 +27,7 @@ def step(given: GraphInputs, component: Component, _earlier: Earlier) -> Step | 
             "precision": plain(config.precision),
             "onnx": _settings(config),
         },
-        parts=parts(given, component.part),
+        records=records(given, component),
         libraries=("torch", "onnx", "onnxscript", "onnxruntime", "onnx-ir"),
     )
 

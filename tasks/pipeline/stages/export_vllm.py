@@ -1,6 +1,6 @@
 """`export_vllm`: a language model as the folder that vLLM loads."""
 
-from tasks.pipeline.component_params import identity, parts, sources
+from tasks.pipeline.component_params import identity, records, sources
 from tasks.pipeline.graph_inputs import GraphInputs
 from tasks.pipeline.stage import Earlier
 from tasks.pipeline.step import Skip, Step
@@ -21,7 +21,7 @@ def step(given: GraphInputs, component: Component, _earlier: Earlier) -> Step | 
         inputs=sources(given, component),
         outputs={name: folder / name for name in FILES},
         params={"component": identity(component)},
-        parts=parts(given, component.part),
+        records=records(given, component),
         libraries=("torch", "transformers", "safetensors"),
         folder=folder,
         skip=_skip(given, component),

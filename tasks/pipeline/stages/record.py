@@ -1,7 +1,7 @@
 """`record`: the inputs that the model itself gives a component during inference, for verification to try."""
 
 from tasks.job import RECORDED
-from tasks.pipeline.component_params import parts, sources
+from tasks.pipeline.component_params import records, sources
 from tasks.pipeline.graph_inputs import GraphInputs
 from tasks.pipeline.stage import Earlier
 from tasks.pipeline.step import Step
@@ -23,6 +23,6 @@ def step(given: GraphInputs, component: Component, _earlier: Earlier) -> Step | 
             "component": {"name": component.name, "part": component.part, "inputs": plain(component.inputs)},
             "recorder": component.recorder,
         },
-        parts=parts(given, component.part),
+        records=records(given, component),
         libraries=("torch",),
     )

@@ -1,6 +1,6 @@
 """`train`: checkpoints of a part by our own training, unless checkpoints of it are given."""
 
-from tasks.pipeline.component_params import parts
+from tasks.pipeline.component_params import records_of
 from tasks.pipeline.graph_inputs import GraphInputs
 from tasks.pipeline.stage import Earlier
 from tasks.pipeline.step import Step
@@ -24,6 +24,6 @@ def step(given: GraphInputs, part: str, _earlier: Earlier) -> Step | None:
             "loader": training.loader,
             "data": training.data,
         },
-        parts=parts(given, part),
+        records=records_of(given, part),
         libraries=("torch",),
     )

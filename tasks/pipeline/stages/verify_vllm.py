@@ -1,6 +1,6 @@
 """`verify_vllm`: the folder for vLLM loaded back and its logits compared with the original's."""
 
-from tasks.pipeline.component_params import identity, parts, sources
+from tasks.pipeline.component_params import identity, records, sources
 from tasks.pipeline.graph_inputs import GraphInputs
 from tasks.pipeline.stage import Earlier
 from tasks.pipeline.step import Step
@@ -22,7 +22,7 @@ def step(given: GraphInputs, component: Component, earlier: Earlier) -> Step | N
             "vllm": plain(given.config.vllm),
             "device": given.verification_device,
         },
-        parts=parts(given, component.part),
+        records=records(given, component),
         libraries=("torch", "transformers", "safetensors"),
         skip=export.skip,
     )

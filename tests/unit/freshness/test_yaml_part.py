@@ -40,10 +40,18 @@ def edit(path: Path, old: str, new: str) -> None:
     ],
 )
 def test_a_change_concerns_the_parts_that_it_reaches(yaml: Path, old: str, new: str, changed: set[str]) -> None:
-    before = {part: part_digest(yaml, part) for part in ("llm", "flow", "hift")}
+    before = {part: part_digest(yaml, [part]) for part in ("llm", "flow", "hift")}
     edit(yaml, old, new)
-    assert {part for part in before if part_digest(yaml, part) != before[part]} == changed
+    assert {part for part in before if part_digest(yaml, [part]) != before[part]} == changed
     assert None not in before.values()
+
+
+def test_several_records_count_together_and_each_must_be_there(yaml: Path) -> None:
+    one, both = part_digest(yaml, ["llm"]), part_digest(yaml, ["llm", "get_tokenizer"])
+    edit(yaml, "    skip_special_tokens: True", "    skip_special_tokens: True\n    version: cosyvoice3")
+    assert part_digest(yaml, ["llm"]) == one
+    assert part_digest(yaml, ["llm", "get_tokenizer"]) not in {None, both}
+    assert part_digest(yaml, ["llm", "none"]) is None
 
 
 UNREADABLE = [
@@ -56,13 +64,13 @@ UNREADABLE = [
 def test_of_a_file_that_cannot_be_read_every_byte_counts(tmp_path: Path, text: str) -> None:
     path = tmp_path / "m.yaml"
     path.write_text(text)
-    assert Digests(tmp_path / "memo.json").of_part(path, "flow") == sha256(path)
+    assert Digests(tmp_path / "memo.json").of_part(path, ["flow"]) == sha256(path)
 
 
 def test_an_alias_to_what_contains_it_and_a_bomb_of_aliases_end(tmp_path: Path) -> None:
     path = tmp_path / "m.yaml"
     path.write_text("flow: &a [*a]\n")
-    assert part_digest(path, "flow")
+    assert part_digest(path, ["flow"])
     lines = ["a0: &a0 [1]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 60)), "flow: *a59"]
     path.write_text("\n".join(lines))
-    assert part_digest(path, "flow")
+    assert part_digest(path, ["flow"])

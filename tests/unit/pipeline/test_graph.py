@@ -272,6 +272,14 @@ def test_what_the_folder_for_vllm_lacks_is_reported_and_an_error_where_it_was_as
         assert (skip.reason, skip.error_if_selected) == (reason, True)
 
 
+def test_the_records_that_a_component_declares_count_for_every_step_that_loads_it() -> None:
+    made = steps(*COSYVOICE2, "model.components.hift.name=vocoder")
+    counted = {task: step.records["config"] for task, step in made.items() if step.records}
+    assert counted["export_vllm:cosyvoice2/llm"] == counted["verify_vllm:cosyvoice2/llm"] == ("llm", "get_tokenizer")
+    assert counted[f"export_jit:{ENCODER}"] == ("flow",)
+    assert counted["verify_onnx:cosyvoice2/vocoder.fp32"] == ("hift", "vocoder")
+
+
 def test_the_demo_has_no_part_but_its_flow() -> None:
     (config,) = load((), workdir=Path("/w"))
     assert list(config.model.parts) == ["flow"]
