@@ -4,6 +4,7 @@ A named pipe never ends, a device neither, and a sparse file has any size: each 
 its first and last bytes.
 """
 
+import glob
 import json
 import stat
 from pathlib import Path
@@ -169,15 +170,17 @@ def _no_weights(path: Path, start: bytes) -> UserError:
     if not start:
         return damaged_weights(path, "an empty file")
     if path.name.endswith(".index.json"):
-        return UserError("is the index of weights in several files", where=path, remedy=_join_command(path.parent))
+        remedy = join_command(path.parent, path.name.split(".")[0])
+        return UserError("is the index of weights in several files", where=path, remedy=remedy)
     return damaged_weights(path, f"neither a PyTorch checkpoint nor safetensors; it begins with {start[:12]!r}")
 
 
-def _join_command(folder: Path) -> str:
+def join_command(folder: Path, stem: str) -> str:
+    """The remedy for weights in several files, `STEM-00001-of-00002.safetensors`: a command that makes them one."""
     program = (
         "import glob; from safetensors.torch import load_file, save_file; "
-        f"files = glob.glob('*-of-*.safetensors', root_dir={str(folder)!r}); "
+        f"files = glob.glob({glob.escape(stem) + '-*-of-*.safetensors'!r}, root_dir={str(folder)!r}); "
         f"save_file({{n: t for f in files for n, t in load_file({str(folder)!r} + '/' + f).items()}}, "
-        f"{str(folder / 'joined.safetensors')!r})"
+        f"{str(folder / f'{stem}.safetensors')!r})"
     )
     return f"Join the files and give the result: {python_command(program)}"

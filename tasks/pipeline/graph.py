@@ -77,5 +77,9 @@ def _skip_of(given: GraphInputs, component: Component) -> Skip | None:
         return Skip(reason, f"Set precision={allowed[0]}", error_if_named=True)
     if component.part in given.absent and not given.is_averaged(component.part):
         file = given.config.model.parts[component.part]
-        return Skip(f"the model folder has no {file}", f"Put {file} into it", error_if_named=True)
+        return Skip(
+            f"the model folder has no {file}",
+            f"Put {file} into it, or name another file: model.parts.{component.part}=FILE",
+            error_if_named=True,
+        )
     return None

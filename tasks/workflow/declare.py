@@ -29,6 +29,7 @@ from tasks.workflow.doit_freshness import ContentChecker, UpToDate
 from tasks.workflow.execute import execute, refuse_skipped
 from tasks.workflow.machine_facts import machine_facts
 from tasks.workflow.model_folder import load_settings
+from tasks.workflow.part_files import check_parts
 from tasks.workflow.reporter import Reporter
 from tasks.workflow.step_status import StepStatus
 from tasks.workflow.unused_settings import unused_settings
@@ -59,6 +60,7 @@ class Workflow:
             root = Path(configs[0].artifacts)
             artifacts_folder.prepare(root)
             graphs = [_graph_inputs(one) for one in configs]
+            check_parts(graphs, words)
             built = [build(one, STAGES) for one in graphs]
             steps = merge(built)
             if unused := unused_settings(words, list(zip(graphs, built, strict=True)), STAGES):

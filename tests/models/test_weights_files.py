@@ -118,10 +118,11 @@ def test_the_index_of_sharded_safetensors_is_refused_with_the_command_that_joins
     folder.mkdir()
     for number, (name, tensor) in enumerate(W.items(), start=1):
         save_file({name: tensor}, folder / f"model-0000{number}-of-00003.safetensors")
+    save_file({"another": next(iter(W.values()))}, folder / "llm-00001-of-00001.safetensors")
     (folder / "model.safetensors.index.json").write_text('{"metadata": {}, "weight_map": {}}')
     error = error_of(open_checkpoint, folder / "model.safetensors.index.json")
     subprocess.run([sys.executable, *shlex.split(error.remedy.split(": ", 1)[1])[1:]], check=True)
-    assert open_checkpoint(folder / "joined.safetensors").keys() == W.keys()
+    assert open_checkpoint(folder / "model.safetensors").keys() == W.keys()
 
 
 class Hostile:
