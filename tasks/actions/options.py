@@ -23,7 +23,7 @@ def require_effective_options(module: nn.Module, component: ComponentSpec) -> No
         if isinstance(default, bool) and value is not default and not _differs(module, component, name):
             raise UserError(
                 "has no effect on this model",
-                where=f"{component.name}: options.{name}={value}",
+                where=component.option_setting(name, value),
                 value=f"the same outputs as with {name}={default}",
                 remedy="Leave it out",
             )

@@ -3,12 +3,13 @@
 Pure: declarations are made from the JSON-plain parameters of a step and never changed.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from tasks.errors import UserError
+from tasks.errors import UserError, shortened
 
 Shape = tuple[int | str, ...]  # sizes, and names of sizes
 PartialShape = Sequence[int | None]  # None where any size fits
@@ -144,6 +145,16 @@ class ComponentSpec:
         )
 
     @property
+    def setting(self) -> str:
+        """Where its declaration is among the settings: components are declared under their names."""
+        return f"model.components.{self.name.replace('.', '_')}"
+
+    def option_setting(self, name: str, value: Any) -> str:
+        """An option as it is typed."""
+        text = json.dumps(value) if isinstance(value, bool | int | float | None) else shortened(str(value), 100)
+        return f"{self.setting}.options.{name}={text}"
+
+    @property
     def shapes(self) -> dict[str, Shape]:
         """Declared shapes of inputs and outputs."""
         return {name: declared.shape for name, declared in self.inputs.items()} | dict(self.outputs)
@@ -205,7 +216,7 @@ class ComponentSpec:
             "the axis that these lengths measure is ambiguous",
             where=f"{self.name}: inputs.{name}",
             value=", ".join(candidates) or "no axis",
-            remedy=f"Set inputs.{name}.axis",
+            remedy=f"Set {self.setting}.inputs.{name}.axis",
         )
 
 

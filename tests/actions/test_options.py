@@ -32,7 +32,7 @@ def component(**options: Any) -> ComponentSpec:
 
 def test_a_flag_without_an_effect_is_refused() -> None:
     error = error_of(require_effective_options, Chunked(0), component(streaming=True))
-    assert error.where == "small: options.streaming=True"
+    assert error.where == "model.components.small.options.streaming=true"
 
 
 @pytest.mark.parametrize("chunk", [4, 30])

@@ -89,9 +89,11 @@ def test_an_argument_that_is_no_tensor_is_compared_with_the_option_that_the_arti
     assert len(trials) == 1
     error = error_of(lambda: tried(path, component=COMPONENT | {"options": {"streaming": True}}))
     assert str(error.value) == "real.pt has streaming=False, small is exported with streaming=True"
+    assert error.remedy.startswith("Export it with model.components.small.options.streaming=false, or record with")
 
 
 BROKEN = {
+    "no call": ({}, "real.pt has no call"),
     "an argument that is no option": (call(10) | {"streaming": True}, "neither an input nor an option"),
     "no tensor": (call(10) | {"t": 0.5}, "t is no dense tensor"),
     "mask": ({k: v for k, v in call(10).items() if k != "mask"}, "has no mask"),

@@ -343,7 +343,9 @@ def test_the_first_cosyvoice2_layout_gives_the_same_flow(tmp_path):
 def test_chunk_wise_synthesis_without_a_chunk_size_is_refused(tmp_path):
     wanted = replace(ESTIMATOR, options={"streaming": True})
     load(wanted=wanted)
-    assert "ConditionalDecoder has no static_chunk_size" in refusal(config=first_cosyvoice2(tmp_path), wanted=wanted)
+    message = refusal(config=first_cosyvoice2(tmp_path), wanted=wanted)
+    assert "ConditionalDecoder has no static_chunk_size" in message
+    assert "Set model.components.flow_decoder_estimator.options.streaming=false" in message
 
 
 def test_a_yaml_without_the_part_is_reported(tmp_path):

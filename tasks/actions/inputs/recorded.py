@@ -53,6 +53,8 @@ def _calls(path: Path) -> list[tuple[str, dict[str, Any]]]:
     for key, value in open_dict(path).items():
         call, _, name = str(key).rpartition("/")
         calls.setdefault(call, {})[name] = value
+    if not calls:
+        raise _unusable(path, f"{path.name} has no call", "Record again, or leave this file out")
     return list(calls.items())
 
 
@@ -82,11 +84,12 @@ def _require_option(name: str, value: Any, component: ComponentSpec, *, where: P
     shown = f"{name}={shortened(repr(value), 100)}"
     if name in component.options and value != component.options[name]:
         fixed = f"{component.name} is exported with {name}={component.options[name]}"
-        remedy = f"Export it with options.{shown}, or record with {name}={component.options[name]}"
+        other = component.option_setting(name, value)
+        remedy = f"Export it with {other}, or record with {name}={component.options[name]}"
         raise _unusable(where, f"{call} has {shown}, {fixed}", remedy)
     if name not in component.options and value is not None:
         options = ", ".join(component.options) or "none"
-        remedy = f"Leave it out, or set it in the options of {component.name} (there is {options})"
+        remedy = f"Leave it out, or set it in {component.setting}.options (there is {options})"
         raise _unusable(where, f"{call} has {shown}, which is neither an input nor an option", remedy)
 
 

@@ -130,10 +130,11 @@ def _require_chunk_size(module: nn.Module, call: Call, component: ComponentSpec,
     """Chunk-wise synthesis needs the size of a chunk: without one the artifact would be that for whole utterances."""
     if component.options.get("streaming") and not getattr(module, "static_chunk_size", 0):
         raise document.problem(
-            f"{component.name}: options.streaming=true, but {call.target} has no static_chunk_size",
+            f"{component.option_setting('streaming', True)}, but {call.target} has no static_chunk_size",
             call.line,
             None,
-            "Set options.streaming=false, or use the current YAML of the model, which gives its static_chunk_size",
+            f"Set {component.option_setting('streaming', False)}, or use the current YAML of the model, "
+            "which gives its static_chunk_size",
         )
 
 

@@ -8,7 +8,7 @@ from tasks.errors import ConfigError, UserError
 from tasks.pipeline.component_params import declaration
 from tasks.pipeline.graph_inputs import GraphInputs, Machine
 from tasks.settings.component import DTYPES, AxisSpec, ComponentSpec, Dtype, InputSpec, Kind
-from tasks.settings.compose import load
+from tasks.settings.compose import group_options, load
 
 ENCODER = "model.components.flow_encoder"
 XS, LENS = f"{ENCODER}.inputs.xs", f"{ENCODER}.inputs.xs_lens"
@@ -156,6 +156,13 @@ def test_sizes_that_an_artifact_fixes_are_those_of_named_dimensions() -> None:
 def test_a_size_that_nobody_knows_is_named() -> None:
     with pytest.raises(UserError, match=r"inputs\.xs\.shape.*width"):
         spec_of("flow_encoder").shape("xs", {"utterances": 1, "tokens": 4})
+
+
+@pytest.mark.parametrize("model", group_options("model"))
+def test_a_component_knows_where_it_is_declared(model: str) -> None:
+    (config,) = load([f"model={model}", "model.dir=/m"] if model != "demo" else [], workdir=Path("/w"))
+    for key, component in config.model.components.items():
+        assert ComponentSpec(component.name).setting == f"model.components.{key}"
 
 
 def test_lengths_measure_the_only_axis_that_they_do_not_have_or_the_declared_one() -> None:
