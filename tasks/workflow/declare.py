@@ -61,9 +61,8 @@ class Workflow:
             artifacts_folder.prepare(root)
             graphs = [_graph_inputs(one) for one in configs]
             check_parts(graphs, words)
-            built = [build(one, STAGES) for one in graphs]
-            steps = merge(built)
-            if unused := unused_settings(words, list(zip(graphs, built, strict=True)), STAGES):
+            steps = merge([build(one, STAGES) for one in graphs])
+            if unused := unused_settings(words, graphs, STAGES):
                 raise ConfigError(unused)
             if "clean" in artifacts_folder.words():
                 refuse_beside_a_run(steps, root)
