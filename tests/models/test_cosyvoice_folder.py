@@ -47,6 +47,14 @@ def test_epoch_and_step_are_not_weights(tmp_path):
     load_part("flow", config=config_of(FAMILY), weights=weights)
 
 
+def test_the_parts_of_a_model_may_be_in_one_file(tmp_path):
+    parts = {part: torch.load(weights_of(FAMILY, part), weights_only=True) for part in ("llm", "flow", "hift")}
+    torch.save(parts, tmp_path / "all.pt")
+    for part in ("flow", "hift"):
+        load_part(part, config=config_of(FAMILY), weights=tmp_path / "all.pt")
+    load(weights=tmp_path / "all.pt")
+
+
 def test_the_weights_file_may_be_replaced_after_loading(tmp_path):
     weights = copied_weights(FAMILY, tmp_path)
     estimator = load(weights=weights)

@@ -71,6 +71,94 @@ def test_any_prefix_is_taken_off_where_the_names_are_known(tmp_path: Path, prefi
     assert list(open_checkpoint(tmp_path / "w.pt")) == [*behind(prefix), "critic.weight"]
 
 
+def momentum() -> dict[str, Any]:
+    return {"state": {name: {"exp_avg": torch.ones(2)} for name in W}}
+
+
+EMA = behind("module.")
+BESIDE_OTHERS: dict[str, tuple[Any, list[str]]] = {
+    "statistics": ({"model": W, "cmvn": {"mean": torch.ones(3)}}, ["left out: cmvn", "read from 'model'"]),
+    "a tensor": ({"model": W, "best_loss": torch.ones(1)}, ["left out: best_loss", "read from 'model'"]),
+    "optimizer by name": ({"model": W, "solver": momentum()}, ["left out: solver", "read from 'model'"]),
+    "embeddings": (W | {"spk_emb": {"anna": torch.ones(3)}}, ["left out: spk_emb"]),
+    "counter and state": (
+        W | {"spk_emb": {"anna": torch.ones(3)}, "rng_state": torch.ones(3), "loss": torch.tensor(0.1)},
+        ["left out: spk_emb, rng_state, loss"],
+    ),
+    "criterion": ({"model": W, "criterion": {"weight": torch.ones(3)}}, ["left out: criterion", "read from 'model'"]),
+    "three parts": (
+        {"llm": {"embed.weight": torch.ones(2)}, "flow": behind("module."), "hift": {"conv.weight": torch.ones(2)}},
+        ["left out: llm, hift", "read from 'flow'", "names without 'module.'"],
+    ),
+    "deep": (
+        {"a": {"model": {"flow": W, "hift": {"conv.weight": torch.ones(2)}}}, "cmvn": {"mean": torch.ones(3)}},
+        ["left out: cmvn", "read from 'a'", "read from 'model'", "left out: hift", "read from 'flow'"],
+    ),
+    "parts behind ddp": (
+        {
+            "model": {f"net.{name.replace('.', '.module.')}": t for name, t in W.items()},
+            "cmvn": {"mean": torch.ones(3)},
+        },
+        [
+            "left out: cmvn",
+            "read from 'model'",
+            "names without the 'module.' of wrapped submodules",
+            "names without 'net.'",
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BESIDE_OTHERS)
+def test_the_only_set_that_has_the_expected_names_is_read_and_reported(tmp_path: Path, kind: str) -> None:
+    content, how = BESIDE_OTHERS[kind]
+    torch.save(content, tmp_path / "w.pt")
+    found = open_checkpoint(tmp_path / "w.pt", list(W))
+    assert list(found) == list(W)
+    assert all(torch.equal(tensor, W[name]) for name, tensor in found.items())
+    assert how_read(tmp_path / "w.pt") == how
+
+
+def test_submodules_behind_ddp_are_found_by_the_expected_names_alone(tmp_path: Path) -> None:
+    names = {"a.module.w": torch.ones(1), "b.module.w": torch.ones(2)}
+    torch.save(names, tmp_path / "w.pt")
+    assert list(open_checkpoint(tmp_path / "w.pt", list(names))) == list(names)
+    assert list(open_checkpoint(tmp_path / "w.pt", ["a.w", "b.w"])) == ["a.w", "b.w"]
+
+
+WITHOUT_DOTS = {name.replace(".", ""): tensor for name, tensor in W.items()}
+KNOWN_BUT_AMBIGUOUS: dict[str, tuple[Any, str]] = {
+    "average under a key": ({"ema": EMA, "model": W}, "'ema' and 'model'"),
+    "average without dots": ({"ema": WITHOUT_DOTS, "model": W}, "'model' and 'ema'"),
+    "average beside": (
+        {f"model_ema.{name}": t for name, t in WITHOUT_DOTS.items()} | behind("model."),
+        "'model.' and 'model_ema.'",
+    ),
+    "tensors beside first": ({"ema": WITHOUT_DOTS} | W, "'ema' and tensors beside"),
+    "reference": (behind("reference.") | behind("policy."), "'policy.' and 'reference.'"),
+    "reference beside": (behind("ref_model.") | W, "no prefix and 'ref_model.'"),
+    "teacher": (behind("teacher.") | behind("student."), "'student.' and 'teacher.'"),
+}
+
+
+@pytest.mark.parametrize("kind", KNOWN_BUT_AMBIGUOUS)
+def test_where_names_are_known_the_command_saves_the_set_that_has_most_of_them(tmp_path: Path, kind: str) -> None:
+    content, value = KNOWN_BUT_AMBIGUOUS[kind]
+    torch.save(content, tmp_path / "w.pt")
+    error = error_of(open_checkpoint, tmp_path / "w.pt", list(W))
+    assert error.value == value
+    subprocess.run([sys.executable, *shlex.split(error.remedy.split(": ", 1)[1])[1:]], check=True)
+    (saved,) = set(tmp_path.iterdir()) - {tmp_path / "w.pt"}
+    assert open_checkpoint(saved, list(W)).keys() == W.keys()
+
+
+def test_a_mapping_that_contains_itself_ends_in_a_message(tmp_path: Path) -> None:
+    content: dict[str, Any] = dict(W)
+    content["itself"] = content
+    torch.save(content, tmp_path / "w.pt")
+    assert "several sets" in str(error_of(open_checkpoint, tmp_path / "w.pt", list(W)))
+
+
 AMBIGUOUS = {
     "two mappings": ({"model": W, "ema": W}, "'model' and 'ema'", W),
     "tensors beside": (W | {"ema": behind("module.")}, "'ema' and tensors beside", W),
@@ -94,9 +182,9 @@ def test_names_behind_two_prefixes_are_ambiguous_where_they_are_known(tmp_path: 
     twice = {**behind("first."), **behind("second.")}
     save_file({name: tensor.clone() for name, tensor in twice.items()}, tmp_path / "w.pt")
     error = error_of(open_checkpoint, tmp_path / "w.pt", list(W))
-    assert error.value == "'second.' and 'first.'"
+    assert error.value == "'first.' and 'second.'"
     subprocess.run([sys.executable, *shlex.split(error.remedy.split(": ", 1)[1])[1:]], check=True)
-    assert open_checkpoint(tmp_path / "w.second.pt").keys() == W.keys()
+    assert open_checkpoint(tmp_path / "w.first.pt").keys() == W.keys()
 
 
 @pytest.mark.parametrize("names", [["q.lora_A.default.weight"], ["q.base_layer.weight"], ["q.lora_embedding_A"]])

@@ -17,7 +17,7 @@ from tasks.models.cosyvoice.hyperyaml.document import Document
 from tasks.models.cosyvoice.hyperyaml.module_limit import module_limit
 from tasks.models.cosyvoice.hyperyaml.reader import read_yaml
 from tasks.models.cosyvoice.hyperyaml.records import Call, quoted
-from tasks.models.loading.checkpoint_file import open_checkpoint
+from tasks.models.loading.checkpoint_file import open_checkpoint, tensors_in
 from tasks.models.loading.strict_loading import load_strictly
 from tasks.models.loading.weight_norm import fix_parametrized_weights, match_weight_norm
 from tasks.settings.component import ComponentSpec
@@ -146,7 +146,7 @@ def _setting_that_reads(document: Document) -> str:
 
 
 def _loaded(call: Call, document: Document, weights: Path, prefix: str) -> nn.Module:
-    with torch.device("meta"), module_limit(len(open_checkpoint(weights))):
+    with torch.device("meta"), module_limit(tensors_in(weights)):
         module: nn.Module = build(call, document)
     tensors = match_weight_norm(module, _state(weights, prefix, module))
     described = f"{document.path}:{call.line}, {call.target}"

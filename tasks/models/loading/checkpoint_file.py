@@ -14,7 +14,7 @@ from torch import Tensor
 from tasks.errors import UserError, shortened_name
 from tasks.models.loading.archive import load_archive, load_pickle
 from tasks.models.loading.safetensors_file import load_safetensors
-from tasks.models.loading.wrapping import unwrap
+from tasks.models.loading.wrapping import count_tensors, unwrap
 from tasks.user_files import weights_format
 
 READERS = {"archive": load_archive, "pickle": load_pickle, "safetensors": load_safetensors}
@@ -29,7 +29,8 @@ def open_checkpoint(path: Path, expected: Collection[str] = ()) -> dict[str, Ten
     Memory-mapped: only accessed tensors are read from disk. Tied tensors share storage as they did when saved.
 
     Args:
-        expected: names that the weights should have; a prefix that all of them have in the file is taken off.
+        expected: names that the weights should have; a prefix that all of them have in the file is taken off, and
+            the only one of several sets of weights that has them is read.
 
     Raises:
         UserError: the file is missing, damaged or not one of weights; it contains Python objects, tensors that are
@@ -38,6 +39,15 @@ def open_checkpoint(path: Path, expected: Collection[str] = ()) -> dict[str, Ten
     weights = unwrap(_content(path), path, expected)
     _notes[path] = weights.notes
     return {name: _dense(name, tensor, path) for name, tensor in weights.tensors.items()}
+
+
+def tensors_in(path: Path) -> int:
+    """How many tensors there are in a file, whatever they are for.
+
+    Raises:
+        UserError: the file is missing, damaged, or contains Python objects.
+    """
+    return count_tensors(_content(path))
 
 
 def open_dict(path: Path) -> dict[Any, Any]:

@@ -8,18 +8,20 @@ from typing import Any
 
 from torch import Tensor
 
-from tasks.errors import UserError, python_command, shortened_name
+from tasks.errors import UserError, shortened_name
+from tasks.models.loading.expected_names import INNER, behind_prefixes, most_expected, without_inner_ddp
+from tasks.models.loading.several_sets import BESIDE, several_mappings, several_prefixes
 from tasks.models.loading.weight_norm import without_weight_norm
-from tasks.user_files import weights_format
 
 TRAINING_STATE = ("epoch", "step")  # what CosyVoice's training adds to a state dict
 PREFIXES = ("module.", "_orig_mod.", "_fsdp_wrapped_module.", "_forward_module.", "ema_model.")  # of wrapper classes
-INNER = re.compile(r"(?<=\.)(_fsdp_wrapped_module|_checkpoint_wrapped_module|_orig_mod)\.")  # of wrapped submodules
 NOT_WEIGHTS = re.compile(
-    r"optim|sched|scaler|rng|loops|callback|discriminator|^(args|config?|h(yper_?)?params?\w*|m[psr]d)$", re.IGNORECASE
+    r"optim|sched|scaler|rng|loops|callback|discriminator|^(args|opt|config?|h(yper_?)?params?\w*|m[psr]d)$",
+    re.IGNORECASE,
 )
 RANDOM_STATE = re.compile(r"rng|random", re.IGNORECASE)
 AVERAGED = re.compile(r"(^|_)(ema|swa|shadow)(_|$)", re.IGNORECASE)
+REFERENCE = re.compile(r"(^|[._])(ref|reference|teacher|target|frozen)([._]|$)", re.IGNORECASE)  # trained against
 ADAPTER = re.compile(r"\.(lora_\w+|base_layer|modules_to_save)\.|(^|\.)lora_\w+$")
 MAX_DEPTH = 5
 NAMED_AT_MOST = 10
@@ -30,12 +32,15 @@ class Weights:
     """The weights in a file, and how they were found.
 
     Attributes:
+        path: of the file.
+        expected: names that they should have, without weight norm.
         tensors: by name.
         keys: of the mappings around them, from the outside in.
         notes: what was taken off or left out, as clauses; empty for a plain state dict.
     """
 
     path: Path
+    expected: frozenset[str] = frozenset()
     tensors: dict[str, Tensor] = field(default_factory=dict)
     keys: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -45,19 +50,24 @@ def unwrap(content: Any, path: Path, expected: Collection[str] = ()) -> Weights:
     """The weights in a file's content.
 
     One mapping of tensors among bookkeeping is read, however deep it lies; so are names that all have the prefix of a
-    wrapper, and those that are the `expected` ones behind one prefix. Several sets of weights are ambiguous, the
-    weights beside their moving average too.
+    wrapper, and those that are the `expected` ones behind one prefix. Of several sets of weights, the only one that
+    has the expected names is read; otherwise they are ambiguous, the weights beside their moving average too.
 
     Raises:
         UserError: there are no weights, or several sets; adapters were not merged.
     """
-    weights = Weights(path)
+    weights = Weights(path, frozenset(without_weight_norm(name) for name in expected))
     _find_state_dict(content, weights)
     _remove_prefixes(weights)
     _require_one_set(weights)
     _require_merged(weights)
-    _fit(weights, set(expected))
+    _fit(weights)
     return weights
+
+
+def count_tensors(content: Any) -> int:
+    """How many tensors there are in a file's content, in all of its sets of weights."""
+    return sum(map(len, _sets(content))) if isinstance(content, Mapping) else 0
 
 
 def _find_state_dict(content: Any, found: Weights) -> None:
@@ -65,14 +75,14 @@ def _find_state_dict(content: Any, found: Weights) -> None:
         raise UserError(
             "not a dict of tensors", where=found.path, value=type(content).__name__, remedy="Save a state_dict"
         )
-    inner = {key: value for key, value in content.items() if _is_nested_weights(key, value)}
-    own = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
-    own = {key: value for key, value in own.items() if key not in TRAINING_STATE}
-    own = {key: value for key, value in own.items() if not inner or _is_weight(key, value)}
+    inner: dict[str, Any] = {key: value for key, value in content.items() if _is_nested_weights(key, value)}
+    own = _own_tensors(content)
+    if inner and not any(_is_weight(name, tensor) for name, tensor in own.items()):
+        own = {}
     if not own and not inner:
         raise _without_weights(content, found.path)
     if len(inner) + bool(own) > 1:
-        raise _ambiguous(found, list(inner), beside=bool(own))
+        own, inner = _one_of(own, inner, found)
     left_out = [str(key) for key in content if key not in own and key not in inner and key not in TRAINING_STATE]
     if left_out:
         found.notes.append(f"left out: {_listed(left_out)}")
@@ -81,6 +91,48 @@ def _find_state_dict(content: Any, found: Weights) -> None:
         found.notes.append(f"read from {shortened_name(repr(key))}")
         found.keys.append(key)
         _find_state_dict(value, found)
+
+
+def _own_tensors(content: Mapping[Any, Any]) -> dict[str, Tensor]:
+    own = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
+    return {key: value for key, value in own.items() if key not in TRAINING_STATE}
+
+
+def _one_of(own: dict[str, Tensor], inner: dict[str, Any], found: Weights) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Of the tensors beside and the mappings of tensors, the only set with the expected names; the rest empty."""
+    candidates: dict[str | None, Any] = dict([*inner.items(), *([(BESIDE, own)] if own else [])])
+    having = {key: _expected_in(value, found.expected) for key, value in candidates.items()}
+    chosen = [key for key in candidates if having[key] and 2 * having[key] >= len(found.expected)]
+    averages = {key for key in inner if AVERAGED.search(key) and 2 * count_tensors(inner[key]) >= len(found.expected)}
+    if len(chosen) != 1 or not averages <= set(chosen):
+        raise several_mappings(found.path, found.keys, sorted(candidates, key=lambda key: -having[key]))
+    if chosen == [BESIDE]:
+        named = {name for name in own if without_weight_norm(name) in found.expected}
+        return {name: tensor for name, tensor in own.items() if name in named or _is_weight(name, tensor)}, {}
+    return {}, {key: value for key, value in inner.items() if key in chosen}
+
+
+def _expected_in(content: Mapping[Any, Any], expected: frozenset[str]) -> int:
+    """How many expected names the best set of weights inside has."""
+    most = 0
+    for tensors in _sets(content):
+        names = [INNER.sub("", name) for name in tensors]
+        plain = without_inner_ddp(names, expected) or {name: name for name in names}
+        most = max(most, most_expected(plain.values(), expected))
+    return most
+
+
+def _sets(content: Mapping[Any, Any]) -> list[dict[str, Tensor]]:
+    """The tensors of a mapping and of each mapping inside; each once, as a file can contain a mapping in itself."""
+    waiting, seen, sets = [(content, 0)], {id(content)}, []
+    while waiting:
+        mapping, depth = waiting.pop()
+        sets.append(_own_tensors(mapping))
+        for value in mapping.values():
+            if isinstance(value, Mapping) and id(value) not in seen and depth < MAX_DEPTH:
+                seen.add(id(value))
+                waiting.append((value, depth + 1))
+    return sets
 
 
 def _is_nested_weights(key: object, value: object, depth: int = 0) -> bool:
@@ -121,11 +173,13 @@ def _common_prefix(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _require_one_set(found: Weights) -> None:
-    groups = dict.fromkeys(name.partition(".")[0] for name in found.tensors if "." in name)
-    averaged = [group for group in groups if AVERAGED.search(group)]
+    groups = dict.fromkeys(f"{name.partition('.')[0]}." for name in found.tensors if "." in name)
+    averaged = [group for group in groups if AVERAGED.search(group.rstrip("."))]
     if averaged and len(groups) > 1:
         others = [group for group in groups if group not in averaged]
-        raise _several_prefixes(found, [f"{averaged[0]}.", f"{(others or averaged[1:])[0]}."])
+        shown = [averaged[0], *(others or averaged[1:])]
+        having = {g: most_expected((n for n in found.tensors if n.startswith(g)), found.expected) for g in shown}
+        raise several_prefixes(found.path, found.keys, sorted(shown, key=lambda group: -having[group])[:2])
 
 
 def _require_merged(found: Weights) -> None:
@@ -140,26 +194,20 @@ def _require_merged(found: Weights) -> None:
         )
 
 
-def _fit(found: Weights, expected: set[str]) -> None:
+def _fit(found: Weights) -> None:
     """Take off the one prefix behind which at least half of the expected names are, with weight norm or without."""
-    expected = {without_weight_norm(name) for name in expected}
-    behind: dict[str, set[str]] = {}
-    for name in found.tensors if expected else ():
-        for prefix, rest in _splits(name):
-            if (plain := without_weight_norm(rest)) in expected:
-                behind.setdefault(prefix, set()).add(plain)
+    if plain := without_inner_ddp(found.tensors, found.expected):
+        found.tensors = {plain[name]: tensor for name, tensor in found.tensors.items()}
+        found.notes.append("names without the 'module.' of wrapped submodules")
+    behind = behind_prefixes(found.tensors, found.expected)
     most = max(map(len, behind.values()), default=0)
-    best = sorted((prefix for prefix, names in behind.items() if len(names) == most), key=len, reverse=True)
-    if 2 * most < len(expected) or best == [""] or not best:
+    best = [prefix for prefix, names in behind.items() if len(names) == most]
+    if 2 * most < len(found.expected) or best == [""] or not best:
         return
     if len(best) > 1:
-        raise _several_prefixes(found, best)
+        best.sort(key=lambda prefix: bool(REFERENCE.search(prefix)))
+        raise several_prefixes(found.path, found.keys, best)
     _keep_behind(best[0], found)
-
-
-def _splits(name: str) -> list[tuple[str, str]]:
-    ends = [0, *(match.end() for match in re.finditer(r"\.", name[:1000]))]
-    return [(name[:end], name[end:]) for end in ends]
 
 
 def _without_weights(content: Mapping[Any, Any], path: Path) -> UserError:
@@ -168,42 +216,6 @@ def _without_weights(content: Mapping[Any, Any], path: Path) -> UserError:
     ]
     value = ", ".join(kinds) or "an empty dict"
     return UserError("contains no weights", where=path, value=value, remedy="Save a state_dict of tensors")
-
-
-def _ambiguous(found: Weights, inner: list[str], *, beside: bool) -> UserError:
-    shown = [*(shortened_name(repr(key)) for key in inner[:NAMED_AT_MOST]), *(["tensors beside"] if beside else [])]
-    return UserError(
-        "contains several sets of weights",
-        where=found.path,
-        value=" and ".join(shown),
-        remedy=_command_that_saves(f"{_expression(found)}[{inner[0]!r}]", found.path, inner[0]),
-    )
-
-
-def _several_prefixes(found: Weights, prefixes: list[str]) -> UserError:
-    prefix, shown = prefixes[0], (shortened_name(repr(prefix)) for prefix in prefixes[:NAMED_AT_MOST])
-    chosen = f"{{n[{len(prefix)}:]: t for n, t in {_expression(found)}.items() if n.startswith({prefix!r})}}"
-    return UserError(
-        "contains several sets of weights, whose names begin differently",
-        where=found.path,
-        value=" and ".join(shown),
-        remedy=_command_that_saves(chosen, found.path, prefix.rstrip(".")),
-    )
-
-
-def _expression(found: Weights) -> str:
-    """Python for the mapping that the weights are in."""
-    loaded = f"torch.load({str(found.path)!r}, map_location='cpu')"
-    if weights_format(found.path) == "safetensors":
-        loaded = f"__import__('safetensors.torch').torch.load_file({str(found.path)!r})"
-    return loaded + "".join(f"[{key!r}]" for key in found.keys)
-
-
-def _command_that_saves(expression: str, path: Path, chosen: str) -> str:
-    """The remedy, for example for the first of the sets."""
-    saved = path.with_name(f"{path.stem}.{re.sub(r'[^A-Za-z0-9._-]+', '-', chosen)[:40]}.pt")
-    command = python_command(f"import torch; torch.save({expression}, {str(saved)!r})")
-    return f"Save the one that you want to a file and give that, for example: {command}"
 
 
 def _listed(names: list[str]) -> str:
