@@ -21,7 +21,7 @@ def load_strictly(
 
     Args:
         module: on a real or the meta device.
-        tensors: state dict for the module, memory-mapped or not.
+        tensors: state dict for the module, memory-mapped or not; of tied weights one is enough.
         source: file of the tensors, for error messages.
         within: prefix of the tensor names in error messages, e.g. ``"decoder.estimator."``.
         described: for error messages, what describes the module: ``"model.yaml:12, LanguageModel"``.
@@ -30,7 +30,7 @@ def load_strictly(
         UserError: names are missing or unexpected (the first ten are listed), shapes differ, or values are NaN or
             infinite.
     """
-    expected = module.state_dict()
+    expected, tensors = module.state_dict(), _with_tied(module, tensors)
     _check_names(expected, tensors, source, within, described)
     _check_shapes(module, tensors, source, within, described)
     _check_dtypes(expected, tensors, source, within)
@@ -52,6 +52,19 @@ def check_finite(name: str, tensor: Tensor, source: Path) -> None:
             value=f"{name}: {int((~torch.isfinite(tensor)).sum())} of {tensor.numel()} values are NaN or infinite",
             remedy="Use an earlier checkpoint, saved before the training diverged",
         )
+
+
+def _with_tied(module: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, and those that a file leaves out because the module ties them to one that it has."""
+    groups: dict[int, list[str]] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        groups.setdefault(id(parameter), []).append(name)
+    result = dict(tensors)
+    for names in groups.values():
+        saved = next((name for name in names if name in tensors), None)
+        if saved is not None:
+            result |= {name: tensors[saved] for name in names if name not in tensors}
+    return result
 
 
 def _check_names(expected: Iterable[str], given: Iterable[str], source: Path, within: str, described: str) -> None:
@@ -88,6 +101,7 @@ def _listing(kind: str, names: list[str]) -> str:
 def _check_shapes(module: nn.Module, given: Mapping[str, Tensor], source: Path, within: str, described: str) -> None:
     expected = module.state_dict()
     differing = [name for name in expected if expected[name].shape != given[name].shape]
+    _require_gathered([name for name in differing if given[name].shape == (0,)], source, within)
     if differing:
         cause, remedy = _explained(module, given, differing)
         shown = [
@@ -103,6 +117,17 @@ def _check_shapes(module: nn.Module, given: Mapping[str, Tensor], source: Path, 
         )
 
 
+def _require_gathered(empty: list[str], source: Path, within: str) -> None:
+    if empty:
+        raise UserError(
+            "has placeholders without values, as DeepSpeed ZeRO-3 leaves them where it keeps weights in pieces",
+            where=source,
+            value=_listing("of shape (0,)", [within + name for name in empty]),
+            remedy="Join the pieces by zero_to_fp32.py, which DeepSpeed puts into the folder of the checkpoint, and "
+            "give the result",
+        )
+
+
 def _explained(module: nn.Module, given: Mapping[str, Tensor], differing: list[str]) -> tuple[str, str]:
     """What the submodule that has all of the differing tensors makes of their shapes, if it can explain them."""
     for name, part in module.named_modules():
@@ -111,7 +136,8 @@ def _explained(module: nn.Module, given: Mapping[str, Tensor], differing: list[s
         if explain and all(one.startswith(prefix) for one in differing):
             shapes = {one.removeprefix(prefix): given[one].shape for one in given if one.startswith(prefix)}
             cause, remedy = explain(shapes)
-            return cause, remedy
+            if cause:
+                return cause, remedy
     return "", ""
 
 
