@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tasks.models.cosyvoice.folder import load_part
@@ -256,21 +257,72 @@ def test_a_size_that_the_configuration_lacks_is_named(tmp_path, missing):
     assert error_of(Qwen2Encoder, pretrain_path=tmp_path).value == f"no {missing}"
 
 
+@pytest.mark.parametrize("setting", [{"num_labels": 10**12}, {"id2label": {"0": "a"}, "label2id": [1]}])
+def test_settings_that_the_backbone_does_not_need_are_not_passed_on(tmp_path, setting):
+    good = json.loads((config_of("cosyvoice2").parent / "CosyVoice-BlankEN" / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(good | setting))
+    assert Qwen2Encoder(pretrain_path=tmp_path).model.config.hidden_size == good["hidden_size"]
+    assert not language_model("cosyvoice2").vllm_config(good | setting).keys() & setting.keys()
+
+
+TEXT = ("llm.model.model.embed_tokens.weight", "llm.model.lm_head.weight")
+SPEECH = ("speech_embedding.weight", "llm_decoder.weight", "llm_decoder.bias")
+
+
+def resized(folder, names, added, family="cosyvoice2"):
+    """The arguments of `load_part` for a copy of the folder where some tensors have more or fewer rows."""
+    source = config_of(family).parent
+    shutil.copytree(source / "CosyVoice-BlankEN", folder / "CosyVoice-BlankEN")
+    shutil.copy(config_of(family), folder)
+    weights = torch.load(source / "llm.pt", weights_only=True)
+    for name in {*names} & weights.keys():
+        more = torch.ones(max(added, 0), *weights[name].shape[1:])
+        weights[name] = torch.cat([weights[name], more])[: len(weights[name]) + added]
+    torch.save(weights, folder / "llm.pt")
+    return {"config": folder / config_of(family).name, "weights": folder / "llm.pt"}
+
+
 @pytest.mark.parametrize("added", [57, -8])
 def test_a_text_vocabulary_of_another_size_is_explained_and_the_remedy_works(tmp_path, added):
-    source = config_of("cosyvoice2").parent
-    shutil.copytree(source / "CosyVoice-BlankEN", tmp_path / "CosyVoice-BlankEN")
-    shutil.copy(config_of("cosyvoice2"), tmp_path)
-    weights, file = torch.load(source / "llm.pt", weights_only=True), tmp_path / "CosyVoice-BlankEN" / "config.json"
-    for name in ("llm.model.model.embed_tokens.weight", "llm.model.lm_head.weight"):
-        weights[name] = torch.cat([weights[name], torch.ones(57, 64)])[: 368 + added]
-    torch.save(weights, tmp_path / "llm.pt")
-    arguments = {"config": tmp_path / "cosyvoice2.yaml", "weights": tmp_path / "llm.pt"}
+    arguments, file = resized(tmp_path, TEXT, added), tmp_path / "CosyVoice-BlankEN" / "config.json"
     error = error_of(load_part, "llm", **arguments)
     assert str(error.value).startswith(f"{abs(added)} text tokens {'were added' if added > 0 else 'are missing'}")
     assert error.remedy == f"Set vocab_size to {368 + added} in {file}"
     file.write_text(file.read_text().replace('"vocab_size": 368', f'"vocab_size": {368 + added}'))
     assert load_part("llm", **arguments).text_rows() == 368 + added
+
+
+@FAMILIES
+@pytest.mark.parametrize("added", [10, -2])
+def test_a_speech_vocabulary_of_another_size_is_explained_and_the_remedy_works(tmp_path, added, family):
+    arguments = resized(tmp_path, SPEECH, added, family)
+    error = error_of(load_part, "llm", **arguments)
+    assert str(error.value).startswith(f"{abs(added)} speech tokens {'were added' if added > 0 else 'are missing'}")
+    assert error.remedy == f"Set speech_token_size to {60 + added} in the model YAML"
+    config = arguments["config"]
+    config.write_text(config.read_text().replace("speech_token_size: 60", f"speech_token_size: {60 + added}"))
+    assert load_part("llm", **arguments).speech_token_size == 60 + added
+
+
+@pytest.mark.parametrize("size", [368, 371])
+@pytest.mark.parametrize(("names", "other"), [(TEXT, 371), (SPEECH, 66)])
+def test_tensors_of_a_vocabulary_that_differ_from_each_other_are_named(tmp_path, names, other, size):
+    arguments = resized(tmp_path, names[:1], 3)
+    file = tmp_path / "CosyVoice-BlankEN" / "config.json"
+    if names == TEXT:
+        file.write_text(file.read_text().replace('"vocab_size": 368', f'"vocab_size": {size}'))
+    error = error_of(load_part, "llm", **arguments)
+    assert f"{names[0].removeprefix('llm.')} has {other} rows" in str(error.value)
+    assert f"{names[1].removeprefix('llm.')} has {other - 3} rows" in str(error.value)
+    assert "Set vocab_size" not in error.remedy
+
+
+@pytest.mark.parametrize("left_out", TEXT)
+def test_tied_weights_may_be_saved_once_as_safetensors_saves_them(tmp_path, left_out):
+    weights = torch.load(weights_of("cosyvoice2", "llm"), weights_only=True)
+    save_file({name: tensor.clone() for name, tensor in weights.items() if name != left_out}, tmp_path / "llm.pt")
+    model = load_part("llm", config=config_of("cosyvoice2"), weights=tmp_path / "llm.pt")
+    assert all(torch.equal(model.state_dict()[name], weights[name]) for name in TEXT)
 
 
 def test_a_missing_library_is_named_with_the_command_that_installs_it(monkeypatch):

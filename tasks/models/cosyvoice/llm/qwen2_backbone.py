@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from tasks.errors import reason, require_library
+from tasks.models.cosyvoice.llm.vocabulary import explain_vocabulary
 from tasks.models.cosyvoice.masks import valid_mask
-from tasks.models.cosyvoice.text.qwen_config import invalid_config, read_qwen_config
+from tasks.models.cosyvoice.text.qwen_config import backbone_settings, invalid_config, read_qwen_config
 
 VOCABULARY = ("embed_tokens.weight", "lm_head.weight")  # names of tensors with a row for each text token
 
@@ -33,7 +34,7 @@ class Qwen2Encoder(nn.Module):
         self.folder = Path(pretrain_path)
         file = self.folder / "config.json"
         library = require_library("transformers", extra="llm", why="the language models of CosyVoice 2 and 3 need it")
-        content = read_qwen_config(file)
+        content = backbone_settings(read_qwen_config(file))
         try:
             config = library.Qwen2Config.from_dict(content)
             self.model = library.Qwen2ForCausalLM(config)
@@ -68,14 +69,8 @@ class Qwen2Encoder(nn.Module):
     def explain_shapes(self, given: Mapping[str, torch.Size]) -> tuple[str, str]:
         """Why tensors of these shapes do not fit, if only the text vocabulary differs, and the remedy; else nothing."""
         expected = {name: tensor.shape for name, tensor in self.state_dict().items()}
-        differing = [name for name in expected if given.get(name) != expected[name]]
-        rows = {given[name][:1] for name in differing if name in given and given[name][1:] == expected[name][1:]}
-        if len(rows) != 1 or not all(name.endswith(VOCABULARY) and name in given for name in differing):
-            return "", ""
-        ((found,),), size = rows, self.model.config.vocab_size
-        change = f"{found - size} text tokens were added" if found > size else f"{size - found} text tokens are missing"
-        file = self.folder / "config.json"
-        return f"{change}: {found} rows, {size} in {file}", f"Set vocab_size to {found} in {file}"
+        setting = ("vocab_size", self.model.config.vocab_size, str(self.folder / "config.json"))
+        return explain_vocabulary(VOCABULARY, given, expected, kind="text", setting=setting)
 
     @property
     def _backbone(self) -> Any:

@@ -26,6 +26,9 @@ from tasks.models.cosyvoice.llm.common import (
 from tasks.models.cosyvoice.llm.qwen2_backbone import Qwen2Encoder
 from tasks.models.cosyvoice.llm.training_layouts import Marks, Sample, fits_mixed, mixed_layout, whole_layout
 from tasks.models.cosyvoice.llm.vllm_layout import VllmExportable
+from tasks.models.cosyvoice.llm.vocabulary import explain_vocabulary
+
+SPEECH_VOCABULARY = ("speech_embedding.weight", "llm_decoder.weight", "llm_decoder.bias")  # a row for each speech token
 
 
 class SpecialTokens(NamedTuple):
@@ -88,6 +91,12 @@ class QwenSpeechLM(VllmExportable):
     def sizes(self) -> dict[str, int]:
         """Sizes of the declared axes that the weights fix."""
         return {"width": self.speech_embedding.embedding_dim, "tokens": self.llm_decoder.out_features}
+
+    def explain_shapes(self, given: Mapping[str, torch.Size]) -> tuple[str, str]:
+        """Why tensors of these shapes do not fit and the remedy, if only the speech vocabulary differs; else nothing."""
+        expected = {name: tensor.shape for name, tensor in self.state_dict().items()}
+        setting = ("speech_token_size", self.speech_token_size, "the model YAML")
+        return explain_vocabulary(SPEECH_VOCABULARY, given, expected, kind="speech", setting=setting)
 
     def forward(self, batch: Mapping[str, Any], device: torch.device | str) -> dict[str, Tensor]:
         """Training loss.

@@ -10,11 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tasks.models.cosyvoice.text.qwen_config import CLASSIFIER
+
 VLLM_DTYPE = torch.bfloat16
 # Qwen2 has no bias in the head: the original deployments register a class of this name with vLLM.
 ARCHITECTURE_WITH_BIAS = "CosyVoice2ForCausalLM"
 TEXT_TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 TRANSFORMERS5_DTYPE = "dtype"  # written by transformers 5 in place of torch_dtype, which all versions read
+NOT_SERVED = {TRANSFORMERS5_DTYPE, *CLASSIFIER}
 
 
 class VllmExportable(nn.Module):
@@ -43,7 +46,7 @@ class VllmExportable(nn.Module):
     def vllm_config(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """config.json of the text model, changed to describe ``vllm_tensors``."""
         biased = self.llm_decoder.bias is not None
-        kept = {name: value for name, value in _without_text_tokens(config).items() if name != TRANSFORMERS5_DTYPE}
+        kept = {name: value for name, value in _without_text_tokens(config).items() if name not in NOT_SERVED}
         return kept | {
             "architectures": [ARCHITECTURE_WITH_BIAS] if biased else ["Qwen2ForCausalLM"],
             "tie_word_embeddings": False,

@@ -1,5 +1,6 @@
 """config.json of a Qwen2, checked before the `transformers` library builds what it describes, however large."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,31 @@ DIMENSIONS = {
 }
 NUMBERS, MAX_NUMBER = ("rms_norm_eps", "rope_theta"), 1e30
 OPTIONAL_DIMENSIONS = {"num_key_value_heads": 2**12, "head_dim": 2**16, "max_position_embeddings": 2**31}
+
+# What else shapes a Qwen2. Of others the library could make something large: `num_labels` becomes as many names.
+OTHER_SETTINGS = {
+    "attention_dropout",
+    "dtype",
+    "hidden_act",
+    "initializer_range",
+    "layer_types",
+    "max_window_layers",
+    "pad_token_id",
+    "rope_parameters",
+    "rope_scaling",
+    "sliding_window",
+    "tie_word_embeddings",
+    "torch_dtype",
+    "use_cache",
+    "use_sliding_window",
+}
+CLASSIFIER = {"num_labels", "id2label", "label2id"}  # settings of classifiers, which libraries expand
+
+
+def backbone_settings(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Those settings of a config.json that a Qwen2 is built from."""
+    used = DIMENSIONS.keys() | OPTIONAL_DIMENSIONS.keys() | {*NUMBERS} | OTHER_SETTINGS
+    return {name: value for name, value in content.items() if name in used}
 
 
 def read_qwen_config(file: Path, *, complete: bool = True) -> dict[str, Any]:
