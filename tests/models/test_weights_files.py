@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -29,9 +30,17 @@ def behind(prefix: str) -> dict[str, Tensor]:
     return {prefix + name: tensor for name, tensor in W.items()}
 
 
+def run_command_of(remedy: str) -> None:
+    subprocess.run([sys.executable, *shlex.split(remedy.split(": ", 1)[1])[1:]], check=True)
+
+
 WRAPPED: dict[str, tuple[Any, str]] = {
     "plain": (W | {"epoch": 3, "step": 100}, ""),
     "numbers beside": (W | {"lr": 1e-5, "loss": 0.3, "tag": None}, "left out: lr, loss, tag"),
+    "numpy beside": (
+        W | {"loss": np.float64(0.3), "best": np.bool_(True), "mean": np.ones(3), "day": np.datetime64("2025-01-02")},
+        "left out: loss, best, mean, day",
+    ),
     "ddp": (behind("module.") | {"epoch": 3}, "names without 'module.'"),
     "compiled ddp": (behind("module._orig_mod."), "names without '_orig_mod.'"),
     "state_dict": ({"state_dict": W, "optimizer": OPTIMIZER, "epoch": 1}, "read from 'state_dict'"),
@@ -147,7 +156,7 @@ def test_where_names_are_known_the_command_saves_the_set_that_has_most_of_them(t
     torch.save(content, tmp_path / "w.pt")
     error = error_of(open_checkpoint, tmp_path / "w.pt", list(W))
     assert error.value == value
-    subprocess.run([sys.executable, *shlex.split(error.remedy.split(": ", 1)[1])[1:]], check=True)
+    run_command_of(error.remedy)
     (saved,) = set(tmp_path.iterdir()) - {tmp_path / "w.pt"}
     assert open_checkpoint(saved, list(W)).keys() == W.keys()
 
@@ -173,7 +182,7 @@ def test_of_several_sets_none_is_chosen_and_the_command_in_the_remedy_works(tmp_
     torch.save(content, tmp_path / "w.pt")
     error = error_of(open_checkpoint, tmp_path / "w.pt")
     assert (error.what.startswith("contains several sets of weights"), error.value) == (True, value)
-    subprocess.run([sys.executable, *shlex.split(error.remedy.split(": ", 1)[1])[1:]], check=True)
+    run_command_of(error.remedy)
     (saved,) = set(tmp_path.iterdir()) - {tmp_path / "w.pt"}
     assert open_checkpoint(saved).keys() == expected.keys()
 
@@ -183,7 +192,7 @@ def test_names_behind_two_prefixes_are_ambiguous_where_they_are_known(tmp_path: 
     save_file({name: tensor.clone() for name, tensor in twice.items()}, tmp_path / "w.pt")
     error = error_of(open_checkpoint, tmp_path / "w.pt", list(W))
     assert error.value == "'first.' and 'second.'"
-    subprocess.run([sys.executable, *shlex.split(error.remedy.split(": ", 1)[1])[1:]], check=True)
+    run_command_of(error.remedy)
     assert open_checkpoint(tmp_path / "w.first.pt").keys() == W.keys()
 
 
@@ -209,7 +218,7 @@ def test_the_index_of_sharded_safetensors_is_refused_with_the_command_that_joins
     save_file({"another": next(iter(W.values()))}, folder / "llm-00001-of-00001.safetensors")
     (folder / "model.safetensors.index.json").write_text('{"metadata": {}, "weight_map": {}}')
     error = error_of(open_checkpoint, folder / "model.safetensors.index.json")
-    subprocess.run([sys.executable, *shlex.split(error.remedy.split(": ", 1)[1])[1:]], check=True)
+    run_command_of(error.remedy)
     assert open_checkpoint(folder / "model.safetensors").keys() == W.keys()
 
 
@@ -232,6 +241,8 @@ BAD: dict[str, tuple[Any, str]] = {
     "list": ([1, 2], "list"),
     "tensor": (torch.ones(2), "Tensor"),
     "nothing": ({}, "an empty dict"),
+    "numpy arrays": ({"w": np.ones(2)}, "'w': NumpyValue"),
+    "objects in numpy": (W | {"b": np.array([Hostile()], dtype=object)}, "posix.system"),
     "no weights": ({"epoch": 1, "loss": 0.3}, "'epoch': int, 'loss': float"),
     "hostile": (W | {"b": Hostile()}, "posix.system"),
     "long name": ({"k" * 10**6: torch.eye(3).to_sparse_csr()}, "characters left out"),
@@ -256,16 +267,40 @@ def test_what_is_no_dense_tensor_is_named(
     assert "obeyed" not in capfd.readouterr().out
 
 
-@pytest.mark.parametrize("beside", [argparse.Namespace(lr=1), Path("/x"), datetime.date(2025, 1, 2)])
+SAFE_TO_NAME = [argparse.Namespace(lr=1), Path("/x"), datetime.date(2025, 1, 2), np.random.default_rng(0)]
+
+
+@pytest.mark.parametrize("beside", SAFE_TO_NAME, ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize(
+    "wrapped", [W | {"lr": 1}, {"model": W, "optim": OPTIMIZER}, {"state": {"model": W | {"num_updates": 3}}}]
+)
 def test_objects_of_a_trainer_beside_the_weights_are_refused_with_a_command_that_works(
-    tmp_path: Path, beside: object
+    tmp_path: Path, beside: object, wrapped: dict[str, Any]
 ) -> None:
-    torch.save({"model": W, "args": beside, "optimizer": OPTIMIZER}, tmp_path / "w.pt")
+    torch.save({**wrapped, "args": beside}, tmp_path / "w.pt")
     error = error_of(open_checkpoint, tmp_path / "w.pt")
-    assert str(error.value).startswith(("argparse.Namespace", "pathlib.", "datetime.date"))
+    assert str(error.value).startswith(("argparse.Namespace", "pathlib.", "datetime.date", "numpy.random."))
     assert error.remedy.startswith("If you trust the file")
-    subprocess.run([sys.executable, *shlex.split(error.remedy.split(": ", 1)[1])[1:]], check=True)
+    run_command_of(error.remedy)
     assert open_checkpoint(tmp_path / "w.tensors.pt").keys() == W.keys()
+
+
+@pytest.mark.parametrize("protocol", [3, 4, 5])
+@pytest.mark.parametrize("archive", [True, False], ids=["archive", "pickle"])
+def test_a_newer_pickle_protocol_is_named_with_a_command_that_works(
+    tmp_path: Path, protocol: int, archive: bool
+) -> None:
+    kind = {"pickle_protocol": protocol, "_use_new_zipfile_serialization": archive}
+    torch.save({"model": W | {"num_updates": 3}, "loss": np.float32(1)}, tmp_path / "w.pt", **kind)
+    error = error_of(open_checkpoint, tmp_path / "w.pt")
+    assert (error.value, "download" in error.remedy) == (f"pickle_protocol={protocol}", False)
+    run_command_of(error.remedy)
+    assert open_checkpoint(tmp_path / "w.tensors.pt").keys() == W.keys()
+
+
+def test_a_pickle_protocol_that_can_be_read_is_read(tmp_path: Path) -> None:
+    torch.save(W | {"loss": 0.3}, tmp_path / "w.pt", pickle_protocol=3)
+    assert open_checkpoint(tmp_path / "w.pt").keys() == W.keys()
 
 
 def sparse_file(path: Path) -> None:

@@ -1,6 +1,7 @@
 """Reads what torch.save writes: archives since PyTorch 1.6, memory-mapped, and the plain pickles before them."""
 
 import pickle
+import warnings
 import zipfile
 from functools import lru_cache
 from pathlib import Path
@@ -11,11 +12,40 @@ import torch
 from tasks.errors import UserError, python_command, reason
 from tasks.user_files import damaged_weights
 
+DEFAULT_PROTOCOL = 2  # of torch.save
+LEGACY_MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")  # what torch.save wrote first, before archives
 CHUNK_BYTES = 2**20
 MOST_EXPANSION = 20  # weights hardly compress; an archive that grows more is made to fill the memory
 SMALL_BYTES = 2**26
 # Modules whose objects trainers save beside the weights: arguments, paths, numbers.
 BOOKKEEPING = ("argparse.", "pathlib.", "numpy.", "omegaconf.", "collections.", "datetime.", "types.SimpleNamespace")
+
+
+class NumpyValue:
+    """Stands for a number or an array of NumPy beside weights: read past, whatever its bytes are, and never used."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __setstate__(self, _: object) -> None:
+        pass
+
+    def __repr__(self) -> str:
+        return "a NumPy value"
+
+
+NUMPY_GLOBALS: list[Any] = [
+    (NumpyValue, name)
+    for name in (
+        *(
+            f"numpy.{core}.multiarray.{function}"
+            for core in ("core", "_core")
+            for function in ("scalar", "_reconstruct")
+        ),
+        "numpy.dtype",
+        "numpy.ndarray",
+    )
+]
 
 
 def load_archive(path: Path) -> Any:
@@ -79,9 +109,14 @@ def _require_state_dict(path: Path, records: list[str]) -> None:
 
 def _load(path: Path, *, mapped: bool) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        with torch.serialization.safe_globals(NUMPY_GLOBALS), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol")  # refused below, if it cannot be read
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
-        if not (refused := _refused_object(error)):
+        refused = _refused_object(error)
+        if not refused and (protocol := _protocol(path)) > DEFAULT_PROTOCOL:
+            raise _newer_protocol(path, protocol) from None
+        if not refused:
             raise damaged_weights(path, "its bytes are not a pickle of tensors") from error
         raise UserError(
             "contains Python objects that could run code",
@@ -102,8 +137,36 @@ def _refused_object(error: pickle.UnpicklingError) -> str:
 def _remedy(path: Path, refused: str) -> str:
     if not refused.startswith(BOOKKEEPING):
         return "Save only tensors: torch.save(model.state_dict(), path)"
-    tensors = "v and isinstance(v, dict) and all(isinstance(t, torch.Tensor) for t in v.values())"
+    return f"If you trust the file, {_command_that_keeps_tensors(path)}"
+
+
+def _command_that_keeps_tensors(path: Path) -> str:
     loaded = f"torch.load({str(path)!r}, map_location='cpu', weights_only=False)"
-    kept = f"{{k: v for k, v in {loaded}.items() if isinstance(v, torch.Tensor) or {tensors}}}"
-    command = python_command(f"import torch; torch.save({kept}, {str(path.with_name(f'{path.stem}.tensors.pt'))!r})")
-    return f"If you trust the file, keep its tensors only and give the result: {command}"
+    tensors = "{k: kept(v) for k, v in x.items() if isinstance(v, (dict, torch.Tensor))} if isinstance(x, dict) else x"
+    saved = str(path.with_name(f"{path.stem}.tensors.pt"))
+    command = python_command(f"import torch; kept = lambda x: {tensors}; torch.save(kept({loaded}), {saved!r})")
+    return f"keep its tensors only and give the result: {command}"
+
+
+def _protocol(path: Path) -> int:
+    """The pickle protocol that torch.save was told to write; 0 if torch.save did not write the file."""
+    try:
+        if not zipfile.is_zipfile(path):
+            with path.open("rb") as file:
+                start = file.read(64)
+            return start[1] if LEGACY_MAGIC in start else 0
+        with zipfile.ZipFile(path) as archive:
+            name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
+            with archive.open(name) as record:
+                return record.read(2)[1]
+    except (OSError, zipfile.BadZipFile, IndexError, StopIteration):
+        return 0
+
+
+def _newer_protocol(path: Path, protocol: int) -> UserError:
+    return UserError(
+        "was saved with a pickle protocol that cannot be read without running what is in the file",
+        where=path,
+        value=f"pickle_protocol={protocol}",
+        remedy=f"Save it without pickle_protocol; or, if you trust the file, {_command_that_keeps_tensors(path)}",
+    )
