@@ -12,6 +12,7 @@ from tasks.models.cosyvoice.folder import load_component, load_part
 from tasks.models.cosyvoice.vocoder.source import SourceNoise
 from tasks.models.cosyvoice.vocoder.stft import ShortTimeFourier
 from tasks.models.loading.weight_norm import SPELLINGS, match_weight_norm
+from tests.support.errors import error_of
 from tests.support.folders import component, config_of, weights_of
 from tests.support.golden_cases import Case, golden_case, golden_tensor
 from tests.support.replay import worst
@@ -281,3 +282,13 @@ def export(model: nn.Module, arguments: tuple, path: Path, *, dynamo: bool) -> N
         dynamic_shapes=dict(list(dynamic.items())[: len(arguments)]) if dynamo else None,
         dynamic_axes=None if dynamo else {"mel": {2: "frames"}, "source": {2: "samples"}, "wav": {1: "samples"}},
     )
+
+
+@EVERY
+def test_a_direction_of_length_zero_is_named(family, tmp_path):
+    weights = torch.load(weights_of(family, "hift"), weights_only=True)
+    name = next(name for name in weights if name.startswith("conv_pre.") and name.endswith(("weight_v", "original1")))
+    weights[name] = torch.zeros_like(weights[name])
+    torch.save(weights, tmp_path / "hift.pt")
+    error = error_of(load_component, component("hift"), config=config_of(family), weights=tmp_path / "hift.pt")
+    assert str(error.value).startswith("conv_pre.weight, computed from its weight norm: ")

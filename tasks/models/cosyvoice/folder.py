@@ -18,7 +18,7 @@ from tasks.models.cosyvoice.hyperyaml.module_limit import module_limit
 from tasks.models.cosyvoice.hyperyaml.reader import read_yaml
 from tasks.models.cosyvoice.hyperyaml.records import Call, quoted
 from tasks.models.loading.checkpoint_file import open_checkpoint, tensors_in
-from tasks.models.loading.strict_loading import load_strictly
+from tasks.models.loading.strict_loading import check_finite, load_strictly
 from tasks.models.loading.weight_norm import fix_parametrized_weights, match_weight_norm
 from tasks.settings.component import ComponentSpec
 
@@ -43,11 +43,12 @@ def load_component(component: ComponentSpec, *, config: Path, weights: Path) -> 
     """
     document = read_folder_yaml(config)
     call = _find(component.name, document)
-    prefix = component.name.removeprefix(component.part).removeprefix(".")
-    module = _loaded(call, document, weights, prefix + "." if prefix else "")
+    prefix = f"{component.name}.".removeprefix(f"{component.part}.")
+    module = _loaded(call, document, weights, prefix)
     _require_arguments(module, call, component, document)
     _require_chunk_size(module, call, component, document)
-    fix_parametrized_weights(module)
+    for name, weight in fix_parametrized_weights(module).items():
+        check_finite(f"{prefix}{name}, computed from its weight norm", weight, weights)
     return module
 
 

@@ -18,16 +18,22 @@ def without_weight_norm(name: str) -> str:
     return _IN_NAMES.sub("weight", name)
 
 
-def fix_parametrized_weights(module: nn.Module) -> None:
+def fix_parametrized_weights(module: nn.Module) -> dict[str, Tensor]:
     """Replace every parametrized weight inside ``module`` by its current value, in place.
 
     The outputs do not change. Exported files then contain the value instead of the computation, and TorchScript can
     compile the module. The state-dict names of the parametrizations are removed.
+
+    Returns:
+        These weights by name. A direction of length zero makes them NaN, though all that is in the file is finite.
     """
-    for layer in list(module.modules()):
+    fixed = {}
+    for path, layer in list(module.named_modules()):
         if is_parametrized(layer):
-            for name in list(layer.parametrizations):  # type: ignore[arg-type]
+            for name in list(layer.parametrizations):
                 remove_parametrizations(layer, name, leave_parametrized=True)
+                fixed[f"{path}.{name}" if path else name] = getattr(layer, name)
+    return fixed
 
 
 def match_weight_norm(module: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

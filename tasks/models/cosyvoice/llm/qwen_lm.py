@@ -93,7 +93,7 @@ class QwenSpeechLM(VllmExportable):
         return {"width": self.speech_embedding.embedding_dim, "tokens": self.llm_decoder.out_features}
 
     def explain_shapes(self, given: Mapping[str, torch.Size]) -> tuple[str, str]:
-        """Why tensors of these shapes do not fit and the remedy, if only the speech vocabulary differs; else nothing."""
+        """If only the speech vocabulary differs: why tensors of these shapes do not fit, and the remedy."""
         expected = {name: tensor.shape for name, tensor in self.state_dict().items()}
         setting = ("speech_token_size", self.speech_token_size, "the model YAML")
         return explain_vocabulary(SPEECH_VOCABULARY, given, expected, kind="speech", setting=setting)
