@@ -9,12 +9,15 @@ from typing import Any
 
 from tasks.errors import UserError, python_command, shortened_name
 from tasks.sidecar import integer_of, loss_of, read_sidecar
+from tasks.user_files import join_command
 
 NOT_SIDECARS = ("train", "init", ".")  # hidden files are the file system's or an editor's
 NAMED_AT_MOST = 10
 WEIGHTS = (".pt", ".safetensors")
+READY = ("pytorch_model.bin", "model.safetensors")  # names that converters, accelerate and transformers give
+OTHER_ENDINGS = (".bin", ".ckpt", ".pth", ".pth.tar", ".tar")
 CONVERTER = "zero_to_fp32.py"  # which DeepSpeed puts beside its files
-ENGINE_FOLDER = "is a folder that a training engine (DeepSpeed, FSDP) has written, not a file of weights"
+ENGINE_FOLDER = "is a folder that a training engine (DeepSpeed, FSDP, accelerate) has written, not a file of weights"
 
 
 @dataclass(frozen=True)
@@ -129,9 +132,14 @@ def _orphaned(sidecars: list[str], folder: Path) -> UserError:
     """Sidecars without weights: passing over them would silently average something worse than what ranks best."""
     for name in sidecars:
         stem = name.removesuffix(".yaml")
-        for place in (folder / stem, folder / f"{stem}.pt"):
+        for place in (folder / f"{stem}.pt", folder / stem):  # the first is what converters make of the second
             if place.is_dir() and (remedy := conversion(place)):
                 return UserError(ENGINE_FOLDER, where=place, remedy=f"Convert each such folder: {remedy}")
+        for ending in OTHER_ENDINGS:
+            if (other := folder / f"{stem}{ending}").is_file():
+                remedy = f"Rename each such file: {shlex.join(['mv', str(other), str(folder / f'{stem}.pt')])}"
+                what = f"weights with a sidecar must end in {' or '.join(WEIGHTS)}"
+                return UserError(what, where=other, value=ending, remedy=remedy)
     return UserError(
         "sidecar without its weights file",
         where=folder,
@@ -146,11 +154,9 @@ def conversion(folder: Path) -> str:
     The engine's converter reads the shards of the optimizer, which not every run saves.
     """
     target = folder.with_name(f"{folder.name.removesuffix('.pt')}.pt")
-    joined, states = folder / "pytorch_model.bin", folder / "mp_rank_00_model_states.pt"
-    if joined.is_file():
-        moved = folder.with_name(f"{folder.name}.folder")
-        commands = (["mv", str(folder), str(moved)], ["mv", str(moved / joined.name), str(target)])
-        return " && ".join(map(shlex.join, commands))
+    states = folder / "mp_rank_00_model_states.pt"
+    if taken := _taken_out(folder, target):
+        return taken
     if states.is_file() and not any(folder.glob("*optim_states.pt")):
         loaded = f"torch.load({str(states)!r}, map_location='cpu')['module']"
         command = python_command(f"import torch; torch.save({loaded}, {str(target)!r})")
@@ -161,6 +167,21 @@ def conversion(folder: Path) -> str:
     if (folder / CONVERTER).is_file() or states.is_file():
         return shlex.join(["python", str(folder / CONVERTER), str(folder.parent), str(target), "-t", folder.name])
     return ""
+
+
+def _taken_out(folder: Path, target: Path) -> str:
+    """The command for a folder that has weights ready to be read, in one file or in several with their index."""
+    moved = folder.with_name(f"{folder.name}.folder") if folder == target else folder  # makes room for the file
+    whole = next((name for name in READY if (folder / name).is_file()), None)
+    index = next((f"{name}.index.json" for name in READY if (folder / f"{name}.index.json").is_file()), None)
+    if whole:
+        named = target if folder == target or not whole.endswith(".safetensors") else target.with_suffix(".safetensors")
+        command = shlex.join(["cp" if moved == folder else "mv", str(moved / whole), str(named)])
+    elif index:
+        command = join_command(moved / index, target)
+    else:
+        return ""
+    return command if moved == folder else f"{shlex.join(['mv', str(folder), str(moved)])} && {command}"
 
 
 def _too_few(every: list[Checkpoint], *, usable: int, num: int) -> UserError:

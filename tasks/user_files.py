@@ -4,7 +4,6 @@ A named pipe never ends, a device neither, and a sparse file has any size: each 
 its first and last bytes.
 """
 
-import glob
 import json
 import stat
 from pathlib import Path
@@ -170,17 +169,31 @@ def _no_weights(path: Path, start: bytes) -> UserError:
     if not start:
         return damaged_weights(path, "an empty file")
     if path.name.endswith(".index.json"):
-        remedy = join_command(path.parent, path.name.split(".")[0])
-        return UserError("is the index of weights in several files", where=path, remedy=remedy)
+        return _index(path)
     return damaged_weights(path, f"neither a PyTorch checkpoint nor safetensors; it begins with {start[:12]!r}")
 
 
-def join_command(folder: Path, stem: str) -> str:
-    """The remedy for weights in several files, `STEM-00001-of-00002.safetensors`: a command that makes them one."""
+def _index(path: Path) -> UserError:
+    files = read_json(path).get("weight_map")
+    what = "is the index of weights in several files"
+    if not isinstance(files, dict) or not files or not all(isinstance(file, str) for file in files.values()):
+        return UserError(f"{what}, but names none", where=path, remedy=DOWNLOAD_AGAIN)
+    missing = sorted({file for file in files.values() if not (path.parent / file).is_file()})
+    if missing:
+        remedy = "Put them into the folder of the index"
+        return UserError(f"{what}, of which some are missing", where=path, value=", ".join(missing), remedy=remedy)
+    target = path.with_name(path.name.removesuffix(".index.json"))
+    joined = target.with_name(f"{target.stem}.joined.pt")
+    return UserError(what, where=path, remedy=f"Join the files and give the result: {join_command(path, joined)}")
+
+
+def join_command(index: Path, target: Path) -> str:
+    """The command that makes one file, `target`, of the files that an index of weights names."""
     program = (
-        "import glob; from safetensors.torch import load_file, save_file; "
-        f"files = glob.glob({glob.escape(stem) + '-*-of-*.safetensors'!r}, root_dir={str(folder)!r}); "
-        f"save_file({{n: t for f in files for n, t in load_file({str(folder)!r} + '/' + f).items()}}, "
-        f"{str(folder / f'{stem}.safetensors')!r})"
+        "import json, torch; from safetensors.torch import load_file; "
+        f"files = sorted({{*json.load(open({str(index)!r}))['weight_map'].values()}}); "
+        "load = lambda p: load_file(p) if p.endswith('.safetensors') else torch.load(p, map_location='cpu'); "
+        f"loaded = [load({str(index.parent)!r} + '/' + file) for file in files]; "
+        f"torch.save({{n: t for tensors in loaded for n, t in tensors.items()}}, {str(target)!r})"
     )
-    return f"Join the files and give the result: {python_command(program)}"
+    return python_command(program)

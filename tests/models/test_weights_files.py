@@ -2,6 +2,7 @@
 
 import argparse
 import datetime
+import json
 import os
 import pickle
 import shlex
@@ -210,16 +211,39 @@ def test_safetensors_are_recognized_by_their_content(tmp_path: Path, name: str) 
     assert open_checkpoint(tmp_path / name).keys() == W.keys()
 
 
-def test_the_index_of_sharded_safetensors_is_refused_with_the_command_that_joins_them(tmp_path: Path) -> None:
-    folder = tmp_path / "it's here"
-    folder.mkdir()
-    for number, (name, tensor) in enumerate(W.items(), start=1):
-        save_file({name: tensor}, folder / f"model-0000{number}-of-00003.safetensors")
-    save_file({"another": next(iter(W.values()))}, folder / "llm-00001-of-00001.safetensors")
-    (folder / "model.safetensors.index.json").write_text('{"metadata": {}, "weight_map": {}}')
-    error = error_of(open_checkpoint, folder / "model.safetensors.index.json")
-    run_command_of(error.remedy)
-    assert open_checkpoint(folder / "model.safetensors").keys() == W.keys()
+def sharded(folder: Path, name: str, weights: dict[str, Tensor]) -> Path:
+    """Files of one tensor each, and their index; `name` is `flow-{}.safetensors` for example."""
+    folder.mkdir(exist_ok=True)
+    files = {key: name.format(f"0000{number}-of-00003") for number, key in enumerate(weights, start=1)}
+    for key, file in files.items():
+        if file.endswith(".safetensors"):
+            save_file({key: weights[key]}, folder / file)
+        else:
+            torch.save({key: weights[key]}, folder / file)
+    index = folder / f"{name.replace('-{}', '')}.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": files}))
+    return index
+
+
+@pytest.mark.parametrize("name", ["model-{}.safetensors", "pytorch_model-{}.bin"])
+def test_the_index_of_several_files_is_refused_with_the_command_that_joins_them(tmp_path: Path, name: str) -> None:
+    index = sharded(tmp_path / "it's here", name, W)
+    sharded(tmp_path / "it's here", "hift-{}.safetensors", {"conv.weight": torch.ones(2)})
+    run_command_of(error_of(open_checkpoint, index).remedy)
+    joined = index.with_name(f"{name.partition('-')[0]}.joined.pt")
+    assert {n: t.tolist() for n, t in open_checkpoint(joined).items()} == {n: t.tolist() for n, t in W.items()}
+
+
+def test_files_that_an_index_names_and_that_are_missing_are_named(tmp_path: Path) -> None:
+    index = sharded(tmp_path, "model-{}.safetensors", W)
+    (tmp_path / "model-00002-of-00003.safetensors").unlink()
+    assert error_of(open_checkpoint, index).value == "model-00002-of-00003.safetensors"
+
+
+@pytest.mark.parametrize("text", ["{}", '{"weight_map": {}}', '{"weight_map": {"a": 1}}', '{"weight_map": []}', "{"])
+def test_an_index_that_names_no_files_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "model.safetensors.index.json").write_text(text)
+    assert "ownload it again" in error_of(open_checkpoint, tmp_path / "model.safetensors.index.json").remedy
 
 
 class Hostile:

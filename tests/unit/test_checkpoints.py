@@ -249,12 +249,41 @@ def test_folders_of_deepspeed_are_named_with_the_command_that_converts_them(tmp_
     assert names(tmp_path, num=1) == ["epoch_0_whole"]
 
 
-def test_the_folder_that_newer_converters_write_is_named_with_the_commands_that_make_the_file(tmp_path: Path) -> None:
+def write_index(folder: Path, name: str) -> None:
+    torch.save({"w": torch.ones(2)}, folder / "part-1.bin")
+    (folder / f"{name}.index.json").write_text(json.dumps({"weight_map": {"w": "part-1.bin"}}))
+
+
+@pytest.mark.parametrize("folder", ["epoch_0_whole.pt", "epoch_0_whole"])
+@pytest.mark.parametrize("unconverted", [True, False], ids=["beside what it was made from", "alone"])
+@pytest.mark.parametrize("inside", ["pytorch_model.bin", "model.safetensors", "an index"])
+def test_folders_with_weights_ready_to_be_read_are_named_with_the_command_that_takes_them_out(
+    tmp_path: Path, folder: str, inside: str, unconverted: bool
+) -> None:
     sidecar(tmp_path, "epoch_0_whole")
     (tmp_path / "epoch_0_whole.pt").unlink()
-    (tmp_path / "epoch_0_whole.pt").mkdir()
-    (tmp_path / "epoch_0_whole.pt" / "pytorch_model.bin").touch()
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / "optimizer.bin").touch()
+    if inside == "an index":
+        write_index(tmp_path / folder, "pytorch_model.bin")
+    else:
+        (tmp_path / folder / inside).write_text("weights")
+    if unconverted:
+        (tmp_path / "epoch_0_whole").mkdir(exist_ok=True)
+        (tmp_path / "epoch_0_whole" / "zero_to_fp32.py").touch()
     with pytest.raises(UserError, match="is a folder that a training engine") as caught:
+        survey(tmp_path)
+    command = caught.value.remedy.split(": ", 1)[1].replace("python -c", f"{sys.executable} -c")
+    subprocess.run(command, shell=True, check=True)
+    (found,) = survey(tmp_path)
+    assert torch.load(found.weights)["w"].tolist() == [1, 1] if inside == "an index" else found.weights.read_text()
+
+
+@pytest.mark.parametrize("ending", [".bin", ".ckpt", ".pth"])
+def test_weights_with_another_ending_are_named_with_the_command_that_renames_them(tmp_path: Path, ending: str) -> None:
+    sidecar(tmp_path, "epoch_0_whole")
+    (tmp_path / "epoch_0_whole.pt").rename(tmp_path / f"epoch_0_whole{ending}")
+    with pytest.raises(UserError, match=f"must end in .pt or .safetensors .got {ending}") as caught:
         survey(tmp_path)
     subprocess.run(caught.value.remedy.split(": ", 1)[1], shell=True, check=True)
     assert names(tmp_path, num=1) == ["epoch_0_whole"]

@@ -40,7 +40,7 @@ def engine(path: Path) -> None:
         (lambda path: path.symlink_to("/dev/zero"), "flow.pt: is a device"),
         (lambda path: path.symlink_to("nowhere"), "a link to a file that does not exist"),
         (sparse, "flow.pt: is not a whole PyTorch checkpoint"),
-        (engine, "flow.pt: is a folder that a training engine .DeepSpeed, FSDP. has written.* python -c"),
+        (engine, "flow.pt: is a folder that a training engine .DeepSpeed, FSDP, accelerate. has written.* python -c"),
     ],
     ids=["pipe", "folder", "device", "dangling", "sparse", "engine"],
 )
