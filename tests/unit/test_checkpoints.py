@@ -10,8 +10,10 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+import yaml
 from torch.distributed import checkpoint as distributed_checkpoint
 
 from tasks.checkpoints import select, survey
@@ -132,6 +134,18 @@ def write(text: str | bytes) -> Callable[[Path], None]:
         (write("- epoch\n- step\n"), "is not a YAML mapping .got list"),
         (write("step: 1\nloss_dict: {loss: 1}\n"), "has no 'epoch'"),
         (write("epoch: one\nstep: 1\n"), "'epoch' is not an integer .got one"),
+        (write("epoch: 1.5\nstep: 1\n"), "'epoch' is not an integer .got 1.5"),
+        (write("epoch: 1e999\nstep: 1\n"), "'epoch' is not an integer .got 1e999"),
+        (write("epoch: null\nstep: 1\n"), "'epoch' is not an integer .got null"),
+        (
+            write("epoch: 1\nloss_dict: {loss: 1}\nstep: 1\nloss_dict: {loss: 2}\n"),
+            "gives a value twice .got loss_dict in lines 2 and 4",
+        ),
+        (write("epoch: 1\nstep: 1\nstep: 1\n"), "gives a value twice .got step in lines 2 and 3"),
+        (
+            write("epoch: 1\nstep: 1\nloss_dict:\n  loss: 1\n  loss: 2\n"),
+            "gives a value twice .got loss_dict.loss in lines 4 and 5",
+        ),
         (write("epoch: 1\nstep: [1]\n"), "'step' is not an integer"),
         (write("epoch: 1\nstep: 1\nloss_dict: 3\n"), "'loss_dict' is not a mapping .got 3"),
         (write("epoch: " + "9" * 10**5), "'epoch' is not an integer"),
@@ -195,6 +209,44 @@ PICKLED = {
 def test_a_loss_that_training_wrote_as_an_object_is_read_from_its_bytes(tmp_path: Path, loss: float) -> None:
     sidecar(tmp_path, "epoch_0_whole", loss=PICKLED[loss])
     assert survey(tmp_path)[0].loss == loss
+
+
+WRITTEN = {
+    "half": torch.tensor(0.5).half(),
+    "bfloat16": torch.tensor(0.5).bfloat16(),
+    "double": torch.tensor(0.5).double(),
+    "numpy half": np.float16(0.5),
+    "numpy double": np.float64(0.5),
+    "plain": 0.5,
+}
+
+
+@pytest.mark.parametrize("kind", WRITTEN)
+def test_losses_of_every_precision_are_read(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "a.pt").touch()
+    (tmp_path / "a.yaml").write_text(yaml.dump({"epoch": 0, "step": 0, "loss_dict": {"loss": WRITTEN[kind]}}))
+    assert survey(tmp_path)[0].loss == 0.5
+
+
+@pytest.mark.parametrize("number", [7, 7.0, np.int64(7), np.int32(7), np.float32(7), torch.tensor(7), np.uint64(7)])
+def test_whole_numbers_of_every_type_are_epochs_and_steps(tmp_path: Path, number: object) -> None:
+    (tmp_path / "a.pt").touch()
+    (tmp_path / "a.yaml").write_text(yaml.dump({"epoch": number, "step": number, "loss_dict": {"loss": 1.0}}))
+    (found,) = survey(tmp_path)
+    assert (found.epoch, found.step, type(found.step)) == (7, 7, int)
+
+
+@pytest.mark.parametrize("losses", ["null", "~", "", "{}", "{loss: null}"])
+def test_losses_that_are_nothing_are_no_loss(tmp_path: Path, losses: str) -> None:
+    (tmp_path / "a.pt").touch()
+    (tmp_path / "a.yaml").write_text(f"epoch: 0\nstep: 0\nloss_dict: {losses}\n")
+    assert survey(tmp_path)[0].loss is None
+
+
+def test_a_model_yaml_that_repeats_a_key_is_no_sidecar(tmp_path: Path) -> None:
+    sidecar(tmp_path, "epoch_0_whole")
+    (tmp_path / "model.yaml").write_text("step: 1\nstep: 2\n")
+    assert [one.name for one in survey(tmp_path)] == ["epoch_0_whole"]
 
 
 def make_fifo(path: Path) -> None:
