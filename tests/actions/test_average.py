@@ -232,6 +232,20 @@ def test_a_damaged_member_is_named(tmp_path: Path, content: Callable[[bytes], by
     assert remedy in error.remedy
 
 
+def test_a_model_beside_its_teacher_is_refused_before_anything_is_averaged(tmp_path: Path) -> None:
+    both = {f"{model}.{name}": tensor for model in ("teacher", "student") for name, tensor in GOOD.items()}
+    for index in (0, 1):
+        save(tmp_path, f"m{index}", both, loss=index)
+    error = error_of(run, tmp_path)
+    assert error.value == "'student.' and 'teacher.'"
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_averaged_submodules_behind_ddp_are_read_where_their_names_are_known(tmp_path: Path) -> None:
+    averaged(tmp_path, {"encoder.module.w": torch.ones(2)}, {"encoder.module.w": torch.zeros(2)})
+    assert open_checkpoint(tmp_path / "out" / "flow.pt", ["encoder.w"])["encoder.w"].tolist() == [0.5, 0.5]
+
+
 def test_only_the_first_ten_differences_are_named(tmp_path: Path) -> None:
     save(tmp_path, "m0", {f"w{k}": torch.ones(1) for k in range(20)})
     save(tmp_path, "m1", {f"w{k}": torch.ones(2) for k in range(20)})

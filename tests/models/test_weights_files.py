@@ -162,6 +162,12 @@ def test_where_names_are_known_the_command_saves_the_set_that_has_most_of_them(t
     assert open_checkpoint(saved, list(W)).keys() == W.keys()
 
 
+def test_layers_that_are_called_references_are_no_second_model(tmp_path: Path) -> None:
+    layers = W | {f"{layer}.weight": torch.ones(1) for layer in ("ref", "proj", "out")}
+    torch.save(layers, tmp_path / "w.pt")
+    assert list(open_checkpoint(tmp_path / "w.pt")) == list(layers)
+
+
 def test_a_mapping_that_contains_itself_ends_in_a_message(tmp_path: Path) -> None:
     content: dict[str, Any] = dict(W)
     content["itself"] = content
@@ -173,6 +179,12 @@ AMBIGUOUS = {
     "two mappings": ({"model": W, "ema": W}, "'model' and 'ema'", W),
     "tensors beside": (W | {"ema": behind("module.")}, "'ema' and tensors beside", W),
     "nested": ({"state_dict": {"ema": W, "model": W}}, "'ema' and 'model'", W),
+    "teacher": (
+        behind("teacher.") | behind("student.") | {"temperature": torch.ones(1)},
+        "'student.' and 'teacher.'",
+        W,
+    ),
+    "reference": (behind("ref_model.") | W, "no prefix and 'ref_model.'", W),
     "two prefixes": ({"c": {**behind("ema_model."), **behind("online_model.")}}, "'ema_model.' and 'online_model.'", W),
 }
 

@@ -60,6 +60,8 @@ def unwrap(content: Any, path: Path, expected: Collection[str] = ()) -> Weights:
     _find_state_dict(content, weights)
     _remove_prefixes(weights)
     _require_one_set(weights)
+    if not expected:
+        _require_no_reference(weights)
     _require_merged(weights)
     _fit(weights)
     return weights
@@ -180,6 +182,21 @@ def _require_one_set(found: Weights) -> None:
         shown = [averaged[0], *(others or averaged[1:])]
         having = {g: most_expected((n for n in found.tensors if n.startswith(g)), found.expected) for g in shown}
         raise several_prefixes(found.path, found.keys, sorted(shown, key=lambda group: -having[group])[:2])
+
+
+def _require_no_reference(found: Weights) -> None:
+    """Where no names are expected: a model beside the one that it is trained against, with the same names."""
+    groups: dict[str, set[str]] = {}
+    for name in found.tensors:
+        group, dot, rest = name.partition(".")
+        groups.setdefault(group + dot, set()).add(rest)
+    for reference, names in groups.items():
+        if not REFERENCE.search(reference.rstrip(".")) or 4 * len(names) < len(found.tensors):
+            continue  # single layers may be called so, and have the same names as others
+        beside = {name for name in found.tensors if not name.startswith(reference)}
+        trained = [group for group in groups if group != reference and groups[group] == names]
+        if trained or beside == names:
+            raise several_prefixes(found.path, found.keys, [*trained[:1], reference] if trained else ["", reference])
 
 
 def _require_merged(found: Weights) -> None:
