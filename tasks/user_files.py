@@ -4,6 +4,7 @@ A named pipe never ends, a device neither, and a sparse file has any size: each 
 its first and last bytes.
 """
 
+import glob
 import json
 import stat
 from pathlib import Path
@@ -189,11 +190,21 @@ def _index(path: Path) -> UserError:
 
 def join_command(index: Path, target: Path) -> str:
     """The command that makes one file, `target`, of the files that an index of weights names."""
+    return _join(f"{{*json.load(open({str(index)!r}))['weight_map'].values()}}", index.parent, target)
+
+
+def join_pieces_command(folder: Path, stem: str) -> str:
+    """The same for `STEM-00001-of-00002.safetensors` and so on without an index; makes `STEM.joined.pt`."""
+    pieces = f"glob.glob({glob.escape(stem) + '-*-of-*.safetensors'!r}, root_dir={str(folder)!r})"
+    return _join(pieces, folder, folder / f"{stem}.joined.pt")
+
+
+def _join(names: str, folder: Path, target: Path) -> str:
     program = (
-        "import json, torch; from safetensors.torch import load_file; "
-        f"files = sorted({{*json.load(open({str(index)!r}))['weight_map'].values()}}); "
+        "import glob, json, torch; from safetensors.torch import load_file; "
+        f"files = sorted({names}); "
         "load = lambda p: load_file(p) if p.endswith('.safetensors') else torch.load(p, map_location='cpu'); "
-        f"loaded = [load({str(index.parent)!r} + '/' + file) for file in files]; "
+        f"loaded = [load({str(folder)!r} + '/' + file) for file in files]; "
         f"torch.save({{n: t for tensors in loaded for n, t in tensors.items()}}, {str(target)!r})"
     )
     return python_command(program)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tasks.errors import ConfigError
 from tasks.pipeline.graph_inputs import GraphInputs
-from tasks.user_files import join_command
+from tasks.user_files import join_pieces_command
 
 WHOLE = r"\.(pt|pth|bin|ckpt|safetensors)"
 PIECES = r"-\d+-of-\d+\.safetensors"  # weights in several files
@@ -53,7 +53,10 @@ def _problem(given: GraphInputs, part: str, file: str, words: Sequence[str]) -> 
         choices = (f"{setting}={Path(file).with_name(name)}" for name in whole[:NAMED_AT_MOST])
         return f"{where}; there is {', '.join(whole[:NAMED_AT_MOST])}: set {' or '.join(choices)}"
     if pieces := _matching(folder, stem, PIECES):
-        return f"{where}; there are {len(pieces)} pieces, {pieces[0]} for example. {join_command(folder, stem)}"
+        command = join_pieces_command(folder, stem)
+        return f"{where}; there are {len(pieces)} pieces, {pieces[0]} for example. Join them, and set " + (
+            f"{setting}={Path(file).with_name(f'{stem}.joined.pt')}: {command}"
+        )
     return where if is_set else ""
 
 

@@ -109,7 +109,8 @@ def test_weights_in_several_files_come_with_the_command_that_joins_them(folder: 
         (folder / name).touch()
     (line,) = problems(folder)
     assert line.startswith(f"model.dir={folder}: has no flow.pt; there are 2 pieces, flow-00001-of-00002.safetensors")
-    assert f"{folder}/flow.safetensors" in line
+    assert f"{folder}/flow.joined.pt" in line
+    assert "set model.parts.flow=flow.joined.pt" in line
 
 
 def test_a_part_that_is_averaged_need_not_be_in_the_folder_under_any_name(folder: Path) -> None:
