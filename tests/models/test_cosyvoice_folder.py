@@ -271,6 +271,12 @@ def test_an_option_that_nothing_can_be_built_with_is_reported_with_its_line(tmp_
     assert "UpsampleConformerEncoder cannot be built with these options" in message
 
 
+def test_an_option_that_a_layer_does_not_have_is_reported_with_the_line_of_what_is_built(tmp_path):
+    config = changed_config(FAMILY, tmp_path, "num_blocks: 2", "my_option: 1\n        num_blocks: 2")
+    message = refusal(config=config, wanted=component("flow.encoder"))
+    assert message.startswith(f"{config}:37, my_option: UpsampleConformerEncoder has no option my_option")
+
+
 @pytest.mark.parametrize(
     ("old", "new", "shown"),
     [

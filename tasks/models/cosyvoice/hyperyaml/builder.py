@@ -53,8 +53,12 @@ def local_class(call: Call, document: Document) -> str:
 def _construct(constructor: Any, arguments: Mapping[str, Any], call: Call, document: Document) -> Any:
     try:
         return constructor(**arguments)
-    except UserError:
-        raise
+    except UserError as error:  # a layer does not know which line it is built from
+        place = f"{document.path}:{call.line}"
+        if error.where.startswith(str(document.path.parent)):
+            raise  # another file of the folder, or a line within this one
+        where = f"{place}, {error.where}" if error.where else place
+        raise UserError(error.what, where=where, value=error.value, remedy=error.remedy) from error
     except Exception as error:  # layers raise many types of exceptions for wrong sizes and types
         plain = {name: value for name, value in call.arguments.items() if not isinstance(value, Call)}
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
