@@ -12,9 +12,9 @@ import yaml
 from tasks.errors import ConfigError
 from tasks.settings import compose
 from tasks.settings.schema import Config
-from tasks.user_files import MAX_YAML_BYTES
+from tasks.user_files import MAX_YAML_BYTES, UTF_16
 
-CLASS = re.compile(rb"^[^#\n]*?!new:([\w.]+)", re.MULTILINE)
+CLASS = re.compile(r"^[^#\n]*?!new:([\w.]+)", re.MULTILINE)
 MOST_FILES = 1000  # looked at in a folder that has many YAML files, such as sidecars of checkpoints
 NAMED_AT_MOST = 3
 FOLDER_SETTINGS = ("model.dir", "model.config")
@@ -152,14 +152,17 @@ def _names_any(path: Path, classes: Sequence[str]) -> bool:
     try:
         if not path.is_file() or path.stat().st_size > MAX_YAML_BYTES:
             return False
-        return not {name.decode() for name in CLASS.findall(path.read_bytes())}.isdisjoint(classes)
+        content = path.read_bytes()
+        text = content.decode("utf-16" if content.startswith(UTF_16) else "utf-8", errors="replace")
+        return not set(CLASS.findall(text)).isdisjoint(classes)
     except OSError:
         return False
 
 
 def _yaml_files(folder: Path) -> list[Path]:
     try:
-        named = (path for path in folder.iterdir() if path.suffix in {".yaml", ".yml"} and path.is_file())
+        visible = (path for path in folder.iterdir() if not path.name.startswith("."))  # others are an editor's
+        named = (path for path in visible if path.suffix in {".yaml", ".yml"} and path.is_file())
         return sorted(islice(named, MOST_FILES))
     except OSError:
         return []

@@ -81,6 +81,18 @@ def test_a_broken_yaml_still_tells_the_model(folder: Folder) -> None:
     assert loaded(f"model.dir={where}").model.name == "cosyvoice2"
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_yaml_in_any_encoding_that_is_read_tells_the_model(folder: Folder, encoding: str) -> None:
+    path = folder(cosyvoice2="cosyvoice2") / "cosyvoice2.yaml"
+    path.write_bytes(path.read_text(encoding="utf-8").encode(encoding))
+    assert loaded(f"model.dir={path.parent}").model.name == "cosyvoice2"
+
+
+def test_a_hidden_yaml_does_not_count(folder: Folder) -> None:
+    where = folder(cosyvoice2="cosyvoice2", **{".cosyvoice": "cosyvoice", "._cosyvoice2": "cosyvoice2"})
+    assert loaded(f"model.dir={where}").model.config == "cosyvoice2.yaml"
+
+
 def test_a_class_in_a_comment_does_not_count(folder: Folder) -> None:
     where = folder(cosyvoice2="flow: 1 # was !new:cosyvoice.flow.flow.CausalMaskedDiffWithXvec\n")
     assert "set model=NAME, one of cosyvoice, cosyvoice2, cosyvoice3" in problem(f"model.dir={where}")
