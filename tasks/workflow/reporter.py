@@ -1,5 +1,6 @@
 """What a run prints: one line for each step with the reason for what is done about it, and a summary."""
 
+import os
 import sys
 import time
 from collections import Counter
@@ -111,8 +112,11 @@ class Reporter:
         self._write(f"{word:<7} {step.task:<60} {reason}".rstrip() + "\n")
 
     def _write(self, text: str) -> None:
-        self._out.write(text)
-        self._out.flush()
+        try:
+            self._out.write(text)
+            self._out.flush()
+        except BrokenPipeError:  # `doit ... | head`: the steps go on, with nobody who reads about them
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._out.fileno())
 
 
 def _short(reasons: Sequence[str]) -> str:

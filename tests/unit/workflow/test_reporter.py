@@ -1,6 +1,7 @@
 """What the lines of a run name beside the steps."""
 
 import io
+import os
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,17 @@ def test_remarks_are_on_the_line_of_their_step(tmp_path: Path, result: str) -> N
     one.outcome = Outcome(result, remarks=REMARKS)
     Reporter(out, {}).add_success(Task(one.step.task, None, meta={"status": one}))
     assert out.getvalue().endswith(f"; {REMARKS[0]}; {REMARKS[1]}\n")
+
+
+def test_a_reader_who_goes_away_stops_nothing(tmp_path: Path) -> None:
+    one = status(tmp_path)
+    one.outcome = Outcome("built")
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as out:
+        reporter = Reporter(out, {})
+        for _ in range(2):
+            reporter.add_success(Task(one.step.task, None, meta={"status": one}))
 
 
 def test_they_are_there_again_when_a_run_finds_the_step_up_to_date(tmp_path: Path) -> None:
