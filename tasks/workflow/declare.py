@@ -61,8 +61,9 @@ class Workflow:
             artifacts_folder.prepare(root)
             graphs = [_graph_inputs(one) for one in configs]
             check_parts(graphs, words)
-            steps = merge([build(one, STAGES) for one in graphs])
-            if unused := unused_settings(words, graphs, STAGES):
+            built = [build(one, STAGES) for one in graphs]
+            steps = merge(built)
+            if unused := unused_settings(words, list(zip(graphs, built, strict=True)), STAGES):
                 raise ConfigError(unused)
             if "clean" in artifacts_folder.words():
                 refuse_beside_a_run(steps, root)

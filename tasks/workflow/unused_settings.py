@@ -1,11 +1,9 @@
 """Finds the settings that were typed and change no step: nothing that is asked for may be dropped in silence.
 
-A setting has an effect if another value of it would give other steps. What is skipped here is no step, unless another
-machine could do it: one command line serves a build machine and the one with the GPU.
+A setting has an effect if another value of it would give other steps.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from copy import deepcopy
 from dataclasses import replace
 from enum import Enum
@@ -13,68 +11,48 @@ from typing import Any
 
 from tasks.errors import UserError
 from tasks.pipeline.graph import build
-from tasks.pipeline.graph_inputs import GraphInputs, Machine
+from tasks.pipeline.graph_inputs import GraphInputs
 from tasks.pipeline.stage import Stage
 from tasks.pipeline.step import Step
 from tasks.settings.schema import Config
 
 # What acts before the graph is built or beside it: files that are looked up, and which steps a command runs.
 NOT_IN_STEPS = ("model.checkpoints", "model.parts", "verify.auto")
+BREAKS = (UserError, AttributeError, LookupError, TypeError, ValueError)  # a value that does not fit has an effect
+
+
 Graph = tuple[GraphInputs, Sequence[Step]]
-UNFIT = (UserError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
-def unused_settings(words: Iterable[str], graphs: Iterable[GraphInputs], stages: Sequence[Stage]) -> list[str]:
-    """A problem, in one line, for each of the words that changes no step of any configuration."""
-    able = [replace(given, machine=_able(given.machine)) for given in graphs]
-    built = [(given, build(given, stages)) for given in able]
+def unused_settings(words: Iterable[str], graphs: Sequence[Graph], stages: Sequence[Stage]) -> list[str]:
+    """A problem, in one line, for each of the words that changes no step of any configuration.
+
+    Args:
+        graphs: each configuration with the steps that it gives.
+    """
     keys = dict.fromkeys(word.lstrip("+~").partition("=")[0] for word in words)
+    models = ", ".join(dict.fromkeys(given.config.model.name for given, _ in graphs))
     return [
-        _why_unused(key, built, stages)
+        f"{key}: has no effect on {models} in {_precisions(graphs)}; leave it out"
         for key in keys
-        if not key.startswith(NOT_IN_STEPS) and not any(_has_effect(key, graph, stages) for graph in built)
+        if not key.startswith(NOT_IN_STEPS) and not any(_has_effect(key, graph, stages) for graph in graphs)
     ]
 
 
-def _able(machine: Machine) -> Machine:
-    return replace(machine, build_obstacle=None, runtime_obstacle=None, transformers=True)
+def _precisions(graphs: Sequence[Graph]) -> str:
+    return ", ".join(dict.fromkeys(given.config.precision.name for given, _ in graphs))
 
 
 def _has_effect(key: str, graph: Graph, stages: Sequence[Stage]) -> bool:
-    """Whether another value gives other steps; where no other value is known or fits, it is taken to."""
-    tried = False
-    for other in _with_other_values(key, graph, stages):
-        if _done(other) != _done(graph[1]):
-            return True
-        tried = True
-    return not tried
+    given, steps = graph
+    others = list(_with_other_values(given.config, key.split(".")))
+    try:
+        return not others or any(build(replace(given, config=other), stages) != steps for other in others)
+    except BREAKS:
+        return True
 
 
-def _done(steps: Iterable[Step]) -> list[Step]:
-    return [step for step in steps if not step.skip]
-
-
-def _why_unused(key: str, graphs: Sequence[Graph], stages: Sequence[Stage]) -> str:
-    for graph in graphs:
-        for other in _with_other_values(key, graph, stages):
-            for step in graph[1]:
-                if step.skip and step not in other:
-                    return f"{key}: has no effect, because {step.task} is skipped: {step.skip.text}"
-    models = ", ".join(dict.fromkeys(given.config.model.name for given, _ in graphs))
-    precisions = ", ".join(dict.fromkeys(given.config.precision.name for given, _ in graphs))
-    return f"{key}: has no effect on {models} in {precisions}; leave it out"
-
-
-def _with_other_values(key: str, graph: Graph, stages: Sequence[Stage]) -> Iterator[list[Step]]:
-    """The steps with other values of a setting that fit; nothing where none is known."""
-    given, _ = graph
-    with suppress(*UNFIT):  # there is no such setting any more
-        for other in _other_configs(given.config, key.split(".")):
-            with suppress(*UNFIT):
-                yield build(replace(given, config=other), stages)
-
-
-def _other_configs(config: Config, path: Sequence[str]) -> Iterator[Config]:
+def _with_other_values(config: Config, path: Sequence[str]) -> Iterator[Config]:
     """Copies of a configuration with another value of one setting; none where no other value is known."""
     value = _at(config, path)
     for other in _others(value):
