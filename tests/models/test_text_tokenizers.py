@@ -137,7 +137,8 @@ def test_an_unsupported_option_of_the_cosyvoice_1_tokenizer_is_named(
     config.write_text(config.read_text().replace(f"{option}: {given}", f"{option}: {value}"))
     with pytest.raises(UserError) as caught:
         load_tokenizer(config)
-    assert (caught.value.where, caught.value.value) == (f"get_tokenizer.{option}", value)
+    line = next(n for n, text in enumerate(config.read_text().splitlines(), start=1) if "get_tokenizer" in text)
+    assert (caught.value.where, caught.value.value) == (f"{config}:{line}, get_tokenizer.{option}", value)
 
 
 @pytest.mark.parametrize("text", ["", "not base64 at all", "AAA= 0\nAAE= 7\n"])
