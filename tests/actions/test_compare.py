@@ -245,3 +245,9 @@ def test_a_failure_that_only_a_recorded_call_shows_names_the_call(tmp_path):
     error = error_of(run, with_recordings(job, {"large": {"x": large}}))
     assert "1 of 7" in error.what
     assert "trial 6 (calls.pt: large, batch=2, frames=9): y NaN or Inf" in error.value
+
+
+def test_a_file_whose_names_are_not_text_is_a_clear_error(plain, tmp_path):
+    plain.write_bytes(plain.read_bytes().replace(b"MatMul", b"Mat\xfful"))
+    weights = saved_weights(small_onnx_models.Plain(), tmp_path)
+    assert error_of(run, verify_job(small_component("Plain"), plain, weights=weights)).where == str(plain)

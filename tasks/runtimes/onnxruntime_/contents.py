@@ -35,7 +35,7 @@ def contents(path: Path) -> Contents:
     scales: dict[str, float] = json.loads(metadata.get(SCALES, "{}"))
     read = set(_read_names(model.graph))
     weights = [
-        StoredWeight(name, partial(_values, tensor, path.parent), scales.get(name) or scales.get(_parent(name), 1.0))
+        StoredWeight(str(name), partial(_values, tensor, path.parent), _scale(scales, str(name)))
         for name, tensor in _tensors(model.graph)
         if name in read and _format(tensor.data_type) and any(size > 1 for size in tensor.dims)
     ]
@@ -76,7 +76,8 @@ def _read_names(graph: GraphProto) -> Iterator[str]:
 
 
 def _is_quantized(node: NodeProto) -> bool:
-    return node.op_type.lower().startswith(QUANTIZED) or node.op_type.endswith("Integer")
+    name = str(node.op_type)  # names that are not UTF-8 are bytes; the runtime refuses such a file
+    return name.lower().startswith(QUANTIZED) or name.endswith("Integer")
 
 
 def _values(tensor: TensorProto, folder: Path) -> Tensor:
@@ -86,8 +87,8 @@ def _values(tensor: TensorProto, folder: Path) -> Tensor:
     return torch.from_numpy(array.copy())
 
 
-def _parent(name: str) -> str:
-    return name.rpartition(".")[0]
+def _scale(scales: dict[str, float], name: str) -> float:
+    return scales.get(name) or scales.get(name.rpartition(".")[0], 1.0)
 
 
 def _format(element_type: int) -> str:
