@@ -53,6 +53,7 @@ class Runtime(Protocol):
         provider: what really ran it, "CUDAExecutionProvider" for example; never what was merely asked for.
         dtypes: of the inputs that the artifact takes in one dtype only; empty if nothing is known.
         shapes: sizes of the inputs that are fixed in the artifact, None where any fits; empty if nothing is known.
+        outputs: names of the outputs in the artifact's order, with their dtypes; empty if they have no names.
     """
 
     @property
@@ -63,6 +64,9 @@ class Runtime(Protocol):
 
     @property
     def shapes(self) -> Shapes: ...
+
+    @property
+    def outputs(self) -> Dtypes: ...
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """Run once on tensors by name; outputs in the artifact's order, on the CPU or the artifact's device."""

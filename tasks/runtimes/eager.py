@@ -27,6 +27,7 @@ class PyTorchModule:
         self.provider = f"PyTorch {torch.__version__} on {device}"
         self.dtypes: Dtypes = {}
         self.shapes: Shapes = {}
+        self.outputs: Dtypes = {}
         self.causal = getattr(module, "forward_is_causal", lambda: True)()
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:

@@ -16,7 +16,7 @@ from tests.support import damage
 from tests.support.errors import error_of
 from tests.support.exports import Exports
 from tests.support.folders import changed_weights
-from tests.support.steps import ESTIMATOR, FAMILIES, job_of, steps_of
+from tests.support.steps import ESTIMATOR, FAMILIES, all_steps_of, job_of, steps_of
 
 DAMAGES = {
     "scaled weight": damage.scale_a_weight,
@@ -28,6 +28,8 @@ DAMAGES = {
     "another copy": damage.read_a_damaged_copy,
     "two copies": damage.add_a_damaged_copy,
     "int8 weight": damage.quantize_a_weight,
+    "renamed output": damage.rename_an_output,
+    "wider output": damage.widen_an_output,
 }
 OF_COMPONENT = {
     ESTIMATOR: {
@@ -49,11 +51,24 @@ NOTICED = {
     "layer in bf16": "computes in a format other than",
     "int8 weight": "computes in a format other than",
     "time in integers": "takes inputs in another format",
+    "renamed output": "outputs are not",
+    "wider output": "returns outputs in another format",
     **dict.fromkeys(
         ("scaled weight", "one element", "zeroed bias", "another copy", "two copies"),
         "are not those of the checkpoint",
     ),
 }
+
+
+OF_TORCHSCRIPT = [
+    ("cosyvoice1", "flow.encoder"),
+    ("cosyvoice1", "llm.text_encoder"),
+    ("cosyvoice1", "llm.llm"),
+    ("cosyvoice2", "flow.encoder"),
+    ("cosyvoice3", "flow.pre_lookahead_layer"),
+]
+# Loaders of tests.support.damaged_modules: one element, and so on.
+IN_MODULES = ("scaled_weight", "one_element", "zeroed_bias", "dropped_residual", "layer_in_bf16", "shorter_lengths")
 
 
 def table() -> Iterator[tuple[str, str, str, str]]:
@@ -62,6 +77,13 @@ def table() -> Iterator[tuple[str, str, str, str]]:
             yield family, component, "fp32", name
             if component != "hift":
                 yield family, component, "fp16", name
+
+
+def table_of_torchscript() -> Iterator[tuple[str, str, str, str]]:
+    for family, component in OF_TORCHSCRIPT:
+        for name in IN_MODULES:
+            if (component, name) != ("flow.pre_lookahead_layer", "shorter_lengths"):  # it takes no lengths
+                yield from ((family, component, precision, name) for precision in ("fp32", "fp16"))
 
 
 def steps(family: str, component: str, precision: str) -> dict[str, Step]:
@@ -77,6 +99,30 @@ def test_a_damaged_file_fails(exports: Exports, tmp_path: Path, case: tuple[str,
     broken = damage.damaged(sound, (DAMAGES | OF_COMPONENT[component])[name], tmp_path / "broken.onnx")
     job = job_of(found["verify_onnx"], inputs={"artifact": broken}, outputs={"report": tmp_path / "report.json"})
     assert NOTICED.get(name, "differs from the original module") in error_of(compare.run, job).what
+
+
+@pytest.mark.parametrize("case", table_of_torchscript(), ids="-".join)
+def test_a_torchscript_file_of_a_damaged_module_fails(tmp_path: Path, case: tuple[str, str, str, str]) -> None:
+    family, component, precision, name = case
+    found = steps(family, component, precision)
+    export, broken, report = found["export_jit"], tmp_path / "broken.zip", tmp_path / "report.json"
+    loader = {"loader": f"tests.support.damaged_modules:{name}"}
+    params = {"component": {**export.params["component"], **loader}}
+    export_torchscript.run(job_of(export, outputs={"torchscript": broken}, params=params))
+    job = job_of(found["verify_jit"], inputs={"artifact": broken}, outputs={"report": report})
+    noticed = NOTICED.get(name.replace("_", " "), "differs from the original module")
+    assert noticed in error_of(compare.run, job).what
+
+
+def test_every_component_is_in_a_table() -> None:
+    exported = {
+        (family, step.params["component"]["name"], step.stage)
+        for family in FAMILIES
+        for step in all_steps_of(family).values()
+        if step.stage in {"export_jit", "export_onnx"}
+    }
+    onnx = {(family, component, "export_onnx") for family, component, _, _ in table()}
+    assert exported == onnx | {(family, component, "export_jit") for family, component, _, _ in table_of_torchscript()}
 
 
 def change_a_bias(state: dict[str, Tensor]) -> None:

@@ -28,6 +28,7 @@ class Noisy:
     provider: str = "test"
     dtypes: Dtypes = field(default_factory=dict)
     shapes: Shapes = field(default_factory=dict)
+    outputs: Dtypes = field(default_factory=dict)
 
     def __call__(self, inputs: object) -> tuple[Tensor, ...]:
         return (noisy(self.error),)

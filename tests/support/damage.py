@@ -128,6 +128,26 @@ def compute_a_layer_in_bf16(model: onnx.ModelProto) -> None:
     )
 
 
+def rename_an_output(model: onnx.ModelProto) -> None:
+    (value,) = [node for node in model.graph.node if model.graph.output[0].name in node.output]
+    before, after = model.graph.output[0].name, "renamed"
+    value.output[:] = [after if name == before else name for name in value.output]
+    for node in model.graph.node:
+        node.input[:] = [after if name == before else name for name in node.input]
+    model.graph.output[0].name = after
+
+
+def widen_an_output(model: onnx.ModelProto) -> None:
+    """An output in fp64."""
+    output = model.graph.output[0]
+    (maker,) = [node for node in model.graph.node if output.name in node.output]
+    maker.output[:] = [f"{name}.narrow" if name == output.name else name for name in maker.output]
+    for node in model.graph.node:
+        node.input[:] = [f"{name}.narrow" if name == output.name else name for name in node.input]
+    model.graph.node.append(helper.make_node("Cast", [f"{output.name}.narrow"], [output.name], to=TensorProto.DOUBLE))
+    output.type.tensor_type.elem_type = TensorProto.DOUBLE
+
+
 def fix_an_axis(model: onnx.ModelProto) -> None:
     """A dynamic dimension of the inputs becomes a number."""
     for value in model.graph.input:

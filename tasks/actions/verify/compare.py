@@ -26,6 +26,7 @@ from tasks.actions.verify.requirements import (
     require_dtypes,
     require_dynamic,
     require_formats,
+    require_outputs,
     require_repeatable,
 )
 from tasks.actions.verify.trial import tried
@@ -67,6 +68,7 @@ def run(job: Job) -> dict[str, Any]:
     artifact: Runtime = load_object(job.params["runtime"])(job.inputs["artifact"], device=device, threads=THREADS)
     require_dynamic(artifact, component, job)
     require_dtypes(artifact, component, job)
+    require_outputs(artifact, component, job)
     cases, left_out = _cases(job, component, static_sizes(module), artifact.shapes)
     require_repeatable(reference, cases[0], component)
     with TemporaryDirectory(dir=job.outputs["report"].parent) as folder:

@@ -1,5 +1,7 @@
 """What an artifact and the original must be like before any comparison of their outputs means something."""
 
+from collections.abc import Sequence
+
 import torch
 
 from tasks.actions.export_onnx.low_precision_formats import LOW_PRECISIONS
@@ -13,6 +15,7 @@ from tasks.settings.component import ComponentSpec
 from tasks.settings.number_formats import BY_NAME
 
 AT_LEAST_FP32 = ("fp32", "fp64")
+AGAIN = "Export it again"
 REPEATED_DB = 60.0  # two runs on a GPU may add up in another order
 
 
@@ -23,13 +26,9 @@ def require_formats(formats: set[str], job: Job) -> None:
         UserError: the artifact computes in a format that is neither its own nor fp32.
     """
     precision = job.params["precision"]["name"]
-    if others := formats - {precision, *AT_LEAST_FP32}:
-        raise UserError(
-            f"the artifact computes in a format other than {precision} and fp32",
-            where=job.inputs["artifact"],
-            value=", ".join(sorted(others)),
-            remedy="Export it again",
-        )
+    others = sorted(formats - {precision, *AT_LEAST_FP32})
+    allowed = precision if precision in AT_LEAST_FP32 else f"{precision} and fp32"
+    _require_none(others, f"the artifact computes in a format other than {allowed}", job)
 
 
 def require_dtypes(artifact: Runtime, component: ComponentSpec, job: Job) -> None:
@@ -47,13 +46,21 @@ def require_dtypes(artifact: Runtime, component: ComponentSpec, job: Job) -> Non
         allowed = {torch.float32} if name in kept else {torch.float32, torch_dtype(BY_NAME[precision])}
         if found not in allowed:
             wrong.append(f"{name} in {name_of(found)}, not {' or '.join(sorted(map(name_of, allowed)))}")
-    if wrong:
-        raise UserError(
-            "the artifact takes inputs in another format than was declared",
-            where=job.inputs["artifact"],
-            value="; ".join(wrong),
-            remedy="Export it again",
-        )
+    _require_none(wrong, "the artifact takes inputs in another format than was declared", job)
+
+
+def require_outputs(artifact: Runtime, component: ComponentSpec, job: Job) -> None:
+    """Whoever runs an artifact asks for its outputs by their names, and has room for them in its own format.
+
+    Raises:
+        UserError: the artifact's outputs have other names than were declared, or floats in another format.
+    """
+    names, precision = list(artifact.outputs), job.params["precision"]["name"]
+    if names and names != list(component.outputs):
+        _require_none(names, f"the artifact's outputs are not {', '.join(component.outputs)}", job)
+    floats = {name: name_of(dtype) for name, dtype in artifact.outputs.items() if dtype.is_floating_point}
+    wrong = [f"{name} in {found}, not {precision}" for name, found in floats.items() if found != precision]
+    _require_none(wrong, "the artifact returns outputs in another format than was declared", job)
 
 
 def require_dynamic(artifact: Runtime, component: ComponentSpec, job: Job) -> None:
@@ -64,13 +71,9 @@ def require_dynamic(artifact: Runtime, component: ComponentSpec, job: Job) -> No
     """
     fixed = component.fixed_sizes(artifact.shapes)
     axes = {name: axis for name, axis in component.axes.items() if axis.dynamic and axis.min < axis.max}
-    if wrong := [f"{name}={size}" for name, size in fixed.items() if name in axes]:
-        raise UserError(
-            "the artifact fixes an axis that is declared dynamic",
-            where=job.inputs["artifact"],
-            value=", ".join(wrong),
-            remedy="Export it again, or set model.axes.AXIS.dynamic=false",
-        )
+    wrong = [f"{name}={size}" for name, size in fixed.items() if name in axes]
+    remedy = f"{AGAIN}, or set model.axes.AXIS.dynamic=false"
+    _require_none(wrong, "the artifact fixes an axis that is declared dynamic", job, remedy=remedy)
 
 
 def require_repeatable(reference: PyTorchModule, case: InputCase, component: ComponentSpec) -> None:
@@ -89,3 +92,8 @@ def require_repeatable(reference: PyTorchModule, case: InputCase, component: Com
                 value=f"{name}: {result.snr_db:.3g} dB between two runs",
                 remedy="Make its random numbers an input, and turn dropout off in eval()",
             )
+
+
+def _require_none(wrong: Sequence[str], what: str, job: Job, *, remedy: str = AGAIN) -> None:
+    if wrong:
+        raise UserError(what, where=job.inputs["artifact"], value=", ".join(wrong), remedy=remedy)

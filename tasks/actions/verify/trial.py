@@ -47,14 +47,7 @@ def tried(
     _require_as_many(found, component)
     outputs = dict(zip(component.outputs, found, strict=True))
     outputs |= chunked_outputs(case, artifact, component=component, dtype=dtype)
-    originals = expected.outputs()
-    _require_same_shapes(outputs, originals)
-    floors = {name: _floor(cost, dtype, limits) for name, cost in expected.cost.items()}
-    results = _compared(outputs, originals, floors, limits)
-    near = [name for name, floor in floors.items() if floor and _is_near(results[name], floor)]
-    if in_doubt and near:
-        floors |= _floors_in_doubt(near, floors, expected, dtype, limits)
-        results = _compared(outputs, originals, floors, limits)
+    results, floors = _judged(outputs, expected, dtype, limits, in_doubt=in_doubt)
     failures = {name: result.failures(limits, floors.get(name)) for name, result in results.items()}
     excused = [name for name, result in results.items() if not failures[name] and result.failures(limits)]
     masks = {name: case.inputs[name].float().mean().item() for name in component.of_kind(Kind.mask)}
@@ -71,6 +64,21 @@ def tried(
         "failures": {name: lines for name, lines in failures.items() if lines},
         "milliseconds": {"artifact": milliseconds, "reference": expected.milliseconds},
     }
+
+
+def _judged(
+    outputs: Outputs, expected: Expected, dtype: torch.dtype, limits: Mapping[str, Any], *, in_doubt: bool
+) -> tuple[dict[str, Metrics], dict[str, Floor | None]]:
+    """The errors of each output, and the limits that follow from its format."""
+    originals = expected.outputs()
+    _require_same_shapes(outputs, originals)
+    floors = {name: _floor(cost, dtype, limits) for name, cost in expected.cost.items()}
+    results = _compared(outputs, originals, floors, limits)
+    near = [name for name, floor in floors.items() if floor and _is_near(results[name], floor)]
+    if in_doubt and near:
+        floors |= _floors_in_doubt(near, floors, expected, dtype, limits)
+        results = _compared(outputs, originals, floors, limits)
+    return results, floors
 
 
 def _floor(cost: Metrics, dtype: torch.dtype, limits: Mapping[str, Any], *, by_chance: bool = True) -> Floor | None:

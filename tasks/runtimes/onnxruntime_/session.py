@@ -4,7 +4,7 @@ Its CPU provider has hardly any bf16 kernels; there such a file runs in an emula
 """
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import onnxruntime
@@ -74,11 +74,7 @@ class OnnxRuntimeSession:
             value.name: tuple(size if isinstance(size, int) else None for size in value.shape)
             for value in session.get_inputs()
         }
-        self.dtypes: Dtypes = {
-            value.name: torch_dtype(BY_ONNXRUNTIME[value.type])
-            for value in session.get_inputs()
-            if value.type in BY_ONNXRUNTIME
-        }
+        self.dtypes, self.outputs = _dtypes(session.get_inputs()), _dtypes(session.get_outputs())
         ends = (*session.get_inputs(), *session.get_outputs())
         self._has_bf16 = any(value.type == BF16.onnxruntime for value in ends)
 
@@ -96,6 +92,10 @@ class OnnxRuntimeSession:
             return tuple(_tensor(value) for value in self._session.run_with_ort_values(None, values))
         arrays = {name: value.detach().cpu().numpy() for name, value in inputs.items()}
         return tuple(torch.from_numpy(array) for array in self._session.run(None, arrays))
+
+
+def _dtypes(values: Iterable[onnxruntime.NodeArg]) -> Dtypes:
+    return {value.name: torch_dtype(BY_ONNXRUNTIME[value.type]) for value in values if value.type in BY_ONNXRUNTIME}
 
 
 def _emulated(path: Path, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession | None:

@@ -108,6 +108,11 @@ class TensorRTEngine:
         """See `tasks.runtimes.base.Runtime`."""
         return {tensor.name: tuple(None if n == -1 else n for n in tensor.shape) for tensor in self.interface.inputs}
 
+    @property
+    def outputs(self) -> Dtypes:
+        """See `tasks.runtimes.base.Runtime`."""
+        return {tensor.name: tensor.dtype for tensor in self.interface.outputs}
+
     @contextmanager
     def acquire(self, *, timeout: float | None = None) -> Iterator["ExecutionSlot"]:
         """Hold one context for several calls, a solver's steps for instance."""
