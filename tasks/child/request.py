@@ -54,6 +54,14 @@ class Request:
         """The private folder that the action writes to, on the file system of its outputs."""
         return self.receipt.parent / ".partial" / self.receipt.name.removesuffix(".receipt.json")
 
+    def make_workdir(self) -> None:
+        """Make it anew, without what a killed run left there."""
+        self.clear_workdir()
+        while not self.workdir.is_dir():
+            self.workdir.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # another step has just removed the parent, which was empty
+                self.workdir.mkdir()
+
     def clear_workdir(self) -> None:
         shutil.rmtree(self.workdir, ignore_errors=True)
         with contextlib.suppress(OSError):  # another step is using its own folder in there

@@ -85,8 +85,7 @@ def _build(request: Request) -> Outcome:
     started = time.monotonic()
     if request.receipt.is_dir():
         raise UserError("is a folder in the place of a receipt", where=request.receipt, remedy="Move or remove it")
-    request.clear_workdir()  # what a killed run left there
-    request.workdir.mkdir(parents=True)
+    request.make_workdir()
     try:
         results, ingredients = _act(request)
         outputs = _proven(request)

@@ -1,5 +1,6 @@
 """Removes what a step has made: `doit clean`."""
 
+import contextlib
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -56,8 +57,9 @@ def _remove_folders(step: Step) -> None:
     private = folder / ".partial"
     shutil.rmtree(private / step.receipt.name.removesuffix(".receipt.json"), ignore_errors=True)
     for emptied in (private, step.folder, folder):
-        if emptied and emptied.is_dir() and not any(emptied.iterdir()):
-            emptied.rmdir()
+        with contextlib.suppress(OSError):  # not empty, or not there
+            if emptied:
+                emptied.rmdir()
 
 
 def _made(step: Step) -> Iterator[Path]:

@@ -70,6 +70,22 @@ def test_a_built_step_leaves_the_artifact_and_its_receipt_and_nothing_else(tmp_p
     assert left_in(tmp_path) == ["out.bin", "out.bin.receipt.json"]
 
 
+def test_another_step_may_remove_the_folder_of_private_folders_at_any_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, make, removed = request(tmp_path), Path.mkdir, []
+
+    def make_and_lose(path: Path, *args: Any, **more: Any) -> None:
+        make(path, *args, **more)
+        if path == one.workdir.parent and len(removed) < 3:
+            removed.append(path)
+            replace(one, receipt=one.receipt.with_name("other.receipt.json")).clear_workdir()
+
+    monkeypatch.setattr(Path, "mkdir", make_and_lose)
+    assert execute(one).status == "built"
+    assert len(removed) == 3
+
+
 def test_the_private_folder_is_gone_before_the_receipt_says_that_the_step_is_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
