@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.errors import UserError, python_command, shortened_name
+from tasks.errors import UserError, listed, python_command, shortened_name
 from tasks.sidecar import integer_of, loss_of, read_sidecar
 from tasks.user_files import join_command
 
 NOT_SIDECARS = ("train", "init", ".")  # hidden files are the file system's or an editor's
-NAMED_AT_MOST = 10
 WEIGHTS = (".pt", ".safetensors")
 READY = ("pytorch_model.bin", "model.safetensors")  # names that converters, accelerate and transformers give
 OTHER_ENDINGS = (".bin", ".ckpt", ".pth", ".pth.tar", ".tar")
@@ -143,7 +142,7 @@ def _orphaned(sidecars: list[str], folder: Path) -> UserError:
     return UserError(
         "sidecar without its weights file",
         where=folder,
-        value=", ".join(shortened_name(name) for name in sidecars[:NAMED_AT_MOST]),
+        value=listed(sidecars),
         remedy="Put the .pt of the same name back, or delete the sidecar",
     )
 
@@ -161,12 +160,20 @@ def conversion(folder: Path) -> str:
         loaded = f"torch.load({str(states)!r}, map_location='cpu')['module']"
         command = python_command(f"import torch; torch.save({loaded}, {str(target)!r})")
         return f"{command} ({CONVERTER} inside needs the shards of the optimizer, which are not there)"
-    if any(folder.glob("*.distcp")):
+    if shards := _distributed(folder):
         module = "torch.distributed.checkpoint.format_utils"
-        return shlex.join(["python", "-m", module, "dcp_to_torch", str(folder), str(target)])
+        return shlex.join(["python", "-m", module, "dcp_to_torch", str(shards), str(target)])
     if (folder / CONVERTER).is_file() or states.is_file():
         return shlex.join(["python", str(folder / CONVERTER), str(folder.parent), str(target), "-t", folder.name])
     return ""
+
+
+def _distributed(folder: Path) -> Path | None:
+    """Where FSDP has written the weights: accelerate gives them a folder inside, beside that of the optimizer."""
+    for each in (folder, *sorted(inner for inner in folder.iterdir() if "optim" not in inner.name)):
+        if any(each.glob("*.distcp")):
+            return each
+    return None
 
 
 def _taken_out(folder: Path, target: Path) -> str:
@@ -197,4 +204,4 @@ def _too_few(every: list[Checkpoint], *, usable: int, num: int) -> UserError:
 
 def _listed(every: list[Checkpoint]) -> str:
     names = [one.why_left_out for one in every if one.diverged]
-    return f": {', '.join(names[:NAMED_AT_MOST])}" if names else ""
+    return f": {listed(names)}" if names else ""

@@ -74,6 +74,13 @@ def shortened_name(name: object) -> str:
     return shortened(str(name), MAX_NAME)
 
 
+def listed(items: Iterable[object], most: int = 10, *, separator: str = ", ") -> str:
+    """The first `most` of names or clauses, shortened to fit into one part of a message, and how many more."""
+    texts = [str(item) for item in items]
+    shown = separator.join(shortened(text, MAX_QUOTED // most) for text in texts[:most])
+    return shown + (f" and {len(texts) - most} more" if len(texts) > most else "")
+
+
 def reason(error: BaseException) -> str:
     """The first line of an exception's message, shortened; the name of its class if it has none."""
     first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -13,12 +13,11 @@ from torch import Tensor
 from tasks import checkpoints, progress
 from tasks.actions.original import unwrapped
 from tasks.checkpoints import Checkpoint
-from tasks.errors import UserError, shortened_name
+from tasks.errors import UserError, listed, shortened_name
 from tasks.job import Job
 from tasks.models.loading.checkpoint_file import open_checkpoint, save_checkpoint
 
 GROUP_BYTES = 128 * 2**20
-NAMED_AT_MOST = 10
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -37,7 +36,7 @@ def run(job: Job) -> dict[str, Any]:
     chosen = checkpoints.select(candidates, **job.params["average"])
     left_out = job.local.get("left_out") or [one.why_left_out for one in candidates if one.diverged]
     if left_out:
-        progress.report(f"left out: {', '.join(left_out[:NAMED_AT_MOST])}")
+        progress.report(f"left out: {listed(left_out)}")
     members = [checkpoint.weights for checkpoint in chosen]
     averaged = average(members)
     save_checkpoint(averaged, job.outputs["averaged"])
@@ -91,14 +90,11 @@ def _require_alike(members: Sequence[Path]) -> None:
         other = _described(member)
         differing = [name for name in first | other if first.get(name) != other.get(name)]
         if differing:
-            listed = [
-                f"{shortened_name(n)} {first.get(n, 'missing')} / {other.get(n, 'missing')}"
-                for n in differing[:NAMED_AT_MOST]
-            ]
+            shown = [f"{shortened_name(n)} {first.get(n, 'missing')} / {other.get(n, 'missing')}" for n in differing]
             raise UserError(
                 f"tensors that differ between checkpoints: {len(differing)}",
                 where=f"{members[0]} / {member.name}",
-                value="; ".join(listed),
+                value=listed(shown, separator="; "),
                 remedy="Average checkpoints of one training run only",
             )
 

@@ -6,7 +6,7 @@ Edges are file names: a step that reads what another writes comes after it.
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from tasks.errors import ConfigError
+from tasks.errors import ConfigError, listed
 from tasks.pipeline.graph_inputs import GraphInputs
 from tasks.pipeline.stage import Per, Stage, check_names
 from tasks.pipeline.step import Skip, Step
@@ -66,7 +66,7 @@ def _difference(one: Step, other: Step) -> str:
         flat({**step.params, "inputs": step.inputs, "outputs": step.outputs, **step.local}) for step in (one, other)
     )
     differing = [f"{key} {a.get(key)} and {b.get(key)}" for key in {**a, **b} if a.get(key) != b.get(key)]
-    return ", ".join(differing[:NAMED_AT_MOST]) + (", ..." if len(differing) > NAMED_AT_MOST else "")
+    return listed(differing, NAMED_AT_MOST)
 
 
 def _skip_of(given: GraphInputs, component: Component) -> Skip | None:

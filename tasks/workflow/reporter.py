@@ -12,6 +12,7 @@ from doit.exceptions import BaseFail, UnmetDependency
 from doit.task import Task
 
 from tasks.child.outcome import Outcome
+from tasks.errors import listed
 from tasks.pipeline.step import Step
 from tasks.progress import print_anything
 from tasks.workflow.step_status import status_of
@@ -121,8 +122,7 @@ class Reporter:
 
 def _short(reasons: Sequence[str]) -> str:
     """The first reasons; `doit why` prints all of them."""
-    more = len(reasons) - REASONS_IN_A_LINE
-    return "; ".join(reasons[:REASONS_IN_A_LINE]) + (f"; and {more} more" if more > 0 else "")
+    return listed(reasons, REASONS_IN_A_LINE, separator="; ")
 
 
 def _cost(outcome: Outcome) -> str:

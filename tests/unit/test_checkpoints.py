@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 import yaml
 from torch.distributed import checkpoint as distributed_checkpoint
 
@@ -299,6 +300,21 @@ def test_folders_of_deepspeed_are_named_with_the_command_that_converts_them(tmp_
     command = shlex.split(caught.value.remedy.split(": ", 1)[1].split(" (")[0])
     subprocess.run([sys.executable, *command[1:]], check=True)
     assert names(tmp_path, num=1) == ["epoch_0_whole"]
+
+
+@pytest.mark.parametrize("inside", ["", "pytorch_model_fsdp_0"], ids=["FSDP", "accelerate"])
+def test_folders_of_fsdp_are_named_with_the_command_that_converts_them(tmp_path: Path, inside: str) -> None:
+    sidecar(tmp_path, "epoch_0_whole")
+    (tmp_path / "epoch_0_whole.pt").unlink()
+    for name, state in (("optimizer_0", {"exp_avg": torch.zeros(2)}), (inside, {"model": {"w": torch.ones(2)}})):
+        if inside or not name:
+            dcp.save(state, checkpoint_id=tmp_path / "epoch_0_whole" / name, no_dist=True)
+    with pytest.raises(UserError, match="epoch_0_whole: is a folder that a training engine") as caught:
+        survey(tmp_path)
+    command = shlex.split(caught.value.remedy.split(": ", 1)[1])
+    subprocess.run([sys.executable, *command[1:]], check=True)
+    (found,) = survey(tmp_path)
+    assert torch.load(found.weights)["model"]["w"].tolist() == [1, 1]
 
 
 def write_index(folder: Path, name: str) -> None:

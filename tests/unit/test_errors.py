@@ -2,7 +2,7 @@
 
 import pytest
 
-from tasks.errors import MAX_NAME, MAX_QUOTED, ConfigError, UserError, reason, require_library, shortened_name
+from tasks.errors import MAX_NAME, MAX_QUOTED, ConfigError, UserError, listed, reason, require_library, shortened_name
 
 
 def test_the_reason_of_an_exception_is_its_first_line() -> None:
@@ -58,3 +58,10 @@ def test_many_problems_are_counted() -> None:
     assert str(error).startswith("1000 problems:\n  0kkk")
     assert str(error).endswith("and 950 more")
     assert len(str(error)) < 51 * (MAX_QUOTED + 100)
+
+
+def test_a_list_ends_with_how_many_more_there_are() -> None:
+    assert listed(["a", "b"]) == "a, b"
+    assert listed(range(12)) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more"
+    assert listed(["one clause", "another", "x"], 2, separator="; ") == "one clause; another and 1 more"
+    assert len(listed(["n" * 10**6] * 100)) < 3000

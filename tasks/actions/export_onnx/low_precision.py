@@ -15,7 +15,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from tasks.actions.export_onnx.low_precision_formats import LowPrecision
-from tasks.errors import UserError
+from tasks.errors import UserError, listed
 
 FLOAT = ir.DataType.FLOAT
 EXACT = {"Sin", "Cos", "Range"}  # what leads to them is computed as exactly as they are
@@ -66,7 +66,7 @@ def require_types(model: ir.Model) -> None:
     common.ShapeInferencePass()(model)
     untyped = [node.name for node in model.graph for output in node.outputs if output.name and output.dtype is None]
     if untyped:
-        raise RuntimeError(f"no type could be inferred for the outputs of {', '.join(map(str, untyped[:5]))}")
+        raise RuntimeError(f"no type could be inferred for the outputs of {listed(untyped, 5)}")
 
 
 def convert(

@@ -7,6 +7,7 @@ import onnx
 
 from tasks.actions.export_onnx.module_names import module_of
 from tasks.actions.preflight.operator_table import load_table
+from tasks.errors import listed
 from tasks.settings.number_formats import BY_ONNX
 
 TABLE = load_table()
@@ -76,13 +77,7 @@ def _grouped(found: Iterable[tuple[str, onnx.NodeProto]]) -> list[str]:
     for reason, node in found:
         if reason:
             places.setdefault(reason, []).append(origin(node))
-    return [f"{reason} ({_some(modules)})" for reason, modules in places.items()]
-
-
-def _some(modules: list[str]) -> str:
-    different = list(dict.fromkeys(modules))
-    more = f" and {len(different) - SHOWN} more" if len(different) > SHOWN else ""
-    return f"in {', '.join(different[:SHOWN])}{more}"
+    return [f"{reason} (in {listed(dict.fromkeys(modules), SHOWN)})" for reason, modules in places.items()]
 
 
 def origin(node: onnx.NodeProto) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from tasks.actions.inputs.generated import GENERATED
 from tasks.actions.verify.metrics import short
-from tasks.errors import UserError
+from tasks.errors import UserError, listed
 from tasks.job import Job
 from tasks.paths import failed_report
 
@@ -77,14 +77,12 @@ def _weights_unknown(weights: dict[str, Any]) -> bool:
 def _not_found(weights: dict[str, Any]) -> Iterator[str]:
     """They may be of no use for the outputs, or folded into others in a way that is not recognized."""
     if names := weights.get("without_counterpart"):
-        more = f" and {len(names) - NAMED_AT_MOST} more" if len(names) > NAMED_AT_MOST else ""
-        yield f"not found among the artifact's weights: {', '.join(names[:NAMED_AT_MOST])}{more}"
+        yield f"not found among the artifact's weights: {listed(names, NAMED_AT_MOST)}"
 
 
 def _not_tried(left_out: list[str]) -> Iterator[str]:
     if left_out:
-        more = len(left_out) - NAMED_AT_MOST
-        yield f"not tried: {'; '.join(left_out[:NAMED_AT_MOST])}" + (f"; and {more} more" if more > 0 else "")
+        yield f"not tried: {listed(left_out, NAMED_AT_MOST, separator='; ')}"
 
 
 def _not_measured(results: list[dict[str, Any]]) -> Iterator[str]:

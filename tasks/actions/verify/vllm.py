@@ -19,7 +19,7 @@ from tasks.actions.export_vllm import VllmExportable
 from tasks.actions.inputs.generated import trial_generator
 from tasks.actions.original import load_original
 from tasks.actions.verify.metrics import Metrics, metrics, short
-from tasks.errors import UserError
+from tasks.errors import UserError, listed
 from tasks.job import Job
 from tasks.settings.component import ComponentSpec
 
@@ -80,7 +80,7 @@ def _require_same_tensors(file: Path, expected: Mapping[str, Tensor]) -> None:
         raise UserError(
             f"{len(wrong)} tensors are not the original's in bf16",
             where=file,
-            value=", ".join(wrong[:5]),
+            value=listed(wrong, 5),
             remedy="Export it again",
         )
 
@@ -115,7 +115,7 @@ def _require_taken(folder: Path, loading: Mapping[str, Any]) -> None:
         raise UserError(
             "transformers does not take these weights as they are: not the same model",
             where=folder,
-            value="; ".join(f"{what}: {', '.join(sorted(names)[:5])}" for what, names in problems.items() if names),
+            value="; ".join(f"{what}: {listed(sorted(names), 5)}" for what, names in problems.items() if names),
             remedy="Export it again",
         )
 

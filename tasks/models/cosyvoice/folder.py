@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from tasks.errors import UserError, shortened_name
+from tasks.errors import UserError, listed
 from tasks.models.cosyvoice.hyperyaml.builder import build
 from tasks.models.cosyvoice.hyperyaml.class_map import MODEL_OF_FLOW
 from tasks.models.cosyvoice.hyperyaml.document import Document
@@ -163,7 +163,7 @@ def _state(weights: Path, prefix: str, module: nn.Module) -> dict[str, Tensor]:
         raise UserError(
             f"has no tensor {prefix}*",
             where=weights,
-            value=f"{len(tensors)} tensors: {', '.join(map(shortened_name, list(tensors)[:3]))}, ...",
+            value=f"{len(tensors)} tensors: {listed(tensors, 3)}",
             remedy="Give the weights of the part that holds this component",
         )
     return state

@@ -9,9 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from tasks.errors import UserError, shortened_name
-
-MAX_LISTED = 10
+from tasks.errors import UserError, listed, shortened_name
 
 
 def load_strictly(
@@ -92,10 +90,7 @@ def _same_model(described: str) -> str:
 
 
 def _listing(kind: str, names: list[str]) -> str:
-    shown = ", ".join(shortened_name(name) for name in names[:MAX_LISTED]) + (
-        ", ..." if len(names) > MAX_LISTED else ""
-    )
-    return f"{len(names)} {kind}: {shown}"
+    return f"{len(names)} {kind}: {listed(names)}"
 
 
 def _check_shapes(module: nn.Module, given: Mapping[str, Tensor], source: Path, within: str, described: str) -> None:
@@ -107,12 +102,12 @@ def _check_shapes(module: nn.Module, given: Mapping[str, Tensor], source: Path, 
         shown = [
             f"{shortened_name(within + name)} is {tuple(given[name].shape)} in the file, "
             f"{tuple(expected[name].shape)} in the model"
-            for name in differing[:MAX_LISTED]
+            for name in differing
         ]
         raise UserError(
             f"{len(differing)} tensors have another shape than the model",
             where=source,
-            value=cause or "; ".join(shown),
+            value=cause or listed(shown, separator="; "),
             remedy=remedy or _same_model(described),
         )
 

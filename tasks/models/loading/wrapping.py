@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from tasks.errors import UserError, shortened_name
+from tasks.errors import UserError, listed, shortened_name
 from tasks.models.loading.expected_names import INNER, behind_prefixes, most_expected, without_inner_ddp
 from tasks.models.loading.several_sets import BESIDE, several_mappings, several_prefixes
 from tasks.models.loading.weight_norm import without_weight_norm
@@ -24,7 +24,6 @@ AVERAGED = re.compile(r"(^|_)(ema|swa|shadow)(_|$)", re.IGNORECASE)
 REFERENCE = re.compile(r"(^|[._])(ref|reference|teacher|target|frozen)([._]|$)", re.IGNORECASE)  # trained against
 ADAPTER = re.compile(r"\.(lora_\w+|base_layer|modules_to_save)\.|(^|\.)lora_\w+$")
 MAX_DEPTH = 5
-NAMED_AT_MOST = 10
 
 
 @dataclass
@@ -87,7 +86,7 @@ def _find_state_dict(content: Any, found: Weights) -> None:
         own, inner = _one_of(own, inner, found)
     left_out = [str(key) for key in content if key not in own and key not in inner and key not in TRAINING_STATE]
     if left_out:
-        found.notes.append(f"left out: {_listed(left_out)}")
+        found.notes.append(f"left out: {listed(left_out)}")
     found.tensors = own
     for key, value in inner.items():  # one at most
         found.notes.append(f"read from {shortened_name(repr(key))}")
@@ -165,7 +164,7 @@ def _keep_behind(prefix: str, found: Weights) -> None:
     found.tensors = {n.removeprefix(prefix): t for n, t in found.tensors.items() if n.startswith(prefix)}
     found.notes.append(f"names without {shortened_name(repr(prefix))}")
     if others:
-        found.notes.append(f"left out: {_listed(others)}")
+        found.notes.append(f"left out: {listed(others)}")
 
 
 def _common_prefix(tensors: Mapping[str, Tensor]) -> str:
@@ -228,13 +227,6 @@ def _fit(found: Weights) -> None:
 
 
 def _without_weights(content: Mapping[Any, Any], path: Path) -> UserError:
-    kinds = [
-        f"{shortened_name(repr(key))}: {type(value).__name__}" for key, value in list(content.items())[:NAMED_AT_MOST]
-    ]
-    value = ", ".join(kinds) or "an empty dict"
+    kinds = [f"{shortened_name(repr(key))}: {type(value).__name__}" for key, value in content.items()]
+    value = listed(kinds) or "an empty dict"
     return UserError("contains no weights", where=path, value=value, remedy="Save a state_dict of tensors")
-
-
-def _listed(names: list[str]) -> str:
-    shown = ", ".join(shortened_name(name) for name in names[:NAMED_AT_MOST])
-    return shown + (f" and {len(names) - NAMED_AT_MOST} more" if len(names) > NAMED_AT_MOST else "")
