@@ -6,7 +6,8 @@ It is a JSON file, so that a step can be run again by hand: `python -m tasks.chi
 import contextlib
 import json
 import shutil
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from tasks.freshness.receipt import Ingredients
@@ -26,6 +27,7 @@ class Request:
         memo: the digest memo.
         ingredients: of the key, as found when the step was chosen to run. The code is that of the last execution;
             the worker replaces it by what it observes.
+        records: of inputs that count in part, see `tasks.pipeline.step.Step`.
         always: build even if the receipt shows that the step is fresh.
     """
 
@@ -35,6 +37,7 @@ class Request:
     log: Path
     memo: Path
     ingredients: Ingredients
+    records: Mapping[str, Sequence[str]] = field(default_factory=dict)
     always: bool = False
 
     def write(self, file: Path) -> None:

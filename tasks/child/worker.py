@@ -23,8 +23,8 @@ from tasks.child.outcome import Outcome, Written
 from tasks.child.request import Request
 from tasks.errors import UserError
 from tasks.freshness.code import code_digests, used_modules
-from tasks.freshness.decide import library_version, staleness
-from tasks.freshness.digests import Digests
+from tasks.freshness.decide import input_digests, library_version, staleness
+from tasks.freshness.digests import Digests, stamps
 from tasks.freshness.receipt import Ingredients, Receipt
 from tasks.job import sha256
 from tasks.objects import load_object, loaded_modules
@@ -45,9 +45,11 @@ def execute(request: Request) -> Outcome:
     """Execute a request; every way it can end is an outcome, except being interrupted."""
     try:
         with _locked(request):
+            stamps_before = _stamps_of_inputs(request)
+            _require_inputs_as_decided(request)
             if not request.always and (receipt := _receipt_of_the_same(request)):
                 return Outcome("reused", remarks=list(receipt.remarks))
-            return _build(request)
+            return _build(request, stamps_before)
     except UserError as error:
         return Outcome("failed", str(error))
     except Exception as error:
@@ -81,13 +83,44 @@ def _receipt_of_the_same(request: Request) -> Receipt | None:
     return None if staleness(receipt, now, request.receipt.parent, digests) else receipt
 
 
-def _build(request: Request) -> Outcome:
+def _stamps_of_inputs(request: Request) -> dict[Path, list[list[int]]]:
+    return {path: stamps(path) for path in request.job.inputs.values() if path.exists()}
+
+
+def _require_inputs_as_decided(request: Request) -> None:
+    """Inputs that have changed since the step was chosen to run would be listed in the receipt as they were.
+
+    Raises:
+        UserError: an input is not there or is another one.
+    """
+    inputs, decided = request.job.inputs, request.ingredients.inputs
+    missing = next((path for path in inputs.values() if not path.exists()), None)
+    found = {} if missing else input_digests(inputs, request.records, Digests(request.memo))
+    changed = missing or next((path for role, path in inputs.items() if found[role] != decided.get(role)), None)
+    if changed:
+        what = "an input was removed or renamed" if missing else "an input has changed"
+        raise UserError(f"{what} since this step was chosen to run", where=changed, remedy="Run doit again")
+
+
+def _require_inputs_untouched(request: Request, before: dict[Path, list[list[int]]]) -> None:
+    """What was replaced while the step ran may have been read as either, also if it is back by now.
+
+    Raises:
+        UserError: an input was written or replaced.
+    """
+    after = _stamps_of_inputs(request)
+    if changed := [path for path in before if after.get(path) != before[path]]:
+        raise UserError("an input changed while the step was running", where=changed[0], remedy="Run again")
+
+
+def _build(request: Request, stamps_before: dict[Path, list[list[int]]]) -> Outcome:
     started = time.monotonic()
     if request.receipt.is_dir():
         raise UserError("is a folder in the place of a receipt", where=request.receipt, remedy="Move or remove it")
     request.make_workdir()
     try:
         results, ingredients = _act(request)
+        _require_inputs_untouched(request, stamps_before)
         outputs = _proven(request)
         execution = _execution(request, time.monotonic() - started)
         _put_in_place(request, outputs)

@@ -64,17 +64,23 @@ def ingredients(
     return Ingredients(
         action=step.action,
         params=json.loads(json.dumps(step.params)),  # as it will be read back from a receipt
-        inputs=input_digests(step, digests, predicted=predicted),
+        inputs=input_digests(step.inputs, step.records, digests, predicted=predicted),
         libraries={name: library_version(name) for name in step.libraries},
         code=code_digests(modules, digests),
     )
 
 
-def input_digests(step: Step, digests: Digests, *, predicted: Mapping[str, str] = NOTHING) -> dict[str, str]:
-    """SHA-256 of each input by its role, or of the part of it that counts."""
+def input_digests(
+    inputs: Mapping[str, Path],
+    records: Mapping[str, Collection[str]],
+    digests: Digests,
+    *,
+    predicted: Mapping[str, str] = NOTHING,
+) -> dict[str, str]:
+    """SHA-256 of each input by its role, or of the `records` in it that count."""
     return {
-        role: predicted[role] if role in predicted else _digest(path, step.records.get(role, ()), digests)
-        for role, path in step.inputs.items()
+        role: predicted[role] if role in predicted else _digest(path, records.get(role, ()), digests)
+        for role, path in inputs.items()
     }
 
 

@@ -83,6 +83,12 @@ class Digests:
             self._changed = True
 
 
+def stamps(path: Path) -> list[list[int]]:
+    """What differs once a file has been written or replaced, or a link on the way to it, also if by the same again."""
+    links = [place for place in (path, *path.parents) if place.is_symlink()]
+    return [*(_stamp(link.lstat()) for link in links), _stamp(path.stat())]
+
+
 def _stamp(stat: stat_result) -> list[int]:
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
 

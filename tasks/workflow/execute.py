@@ -39,6 +39,8 @@ def execute(status: StepStatus, root: Path, digests: Digests) -> BaseFail | None
 
     file = paths.request_path(root, step.task)
     _request(decision, root, always=always).write(file)
+    with contextlib.suppress(OSError):  # it costs time: the child looks at the inputs once more
+        digests.save()
     outcome = status.outcome = run_in_child(file)
     for name, output in outcome.outputs.items():
         with contextlib.suppress(OSError):  # removed again already
@@ -54,10 +56,11 @@ def execute(status: StepStatus, root: Path, digests: Digests) -> BaseFail | None
 
 def _changed_inputs(decision: Decision, digests: Digests) -> str:
     """What has happened to the inputs since a decision; empty if nothing has."""
-    removed = [path for path in decision.step.inputs.values() if not path.exists()]
+    step = decision.step
+    removed = [path for path in step.inputs.values() if not path.exists()]
     if removed:
         return f"was removed or renamed ({removed[0]})"
-    return "changed" if input_digests(decision.step, digests) != decision.ingredients.inputs else ""
+    return "changed" if input_digests(step.inputs, step.records, digests) != decision.ingredients.inputs else ""
 
 
 def refuse_skipped(step: Step) -> BaseFail | None:
@@ -83,6 +86,7 @@ def _request(decision: Decision, root: Path, *, always: bool) -> Request:
         log=paths.log_path(root, step.task),
         memo=paths.digest_memo(root),
         ingredients=decision.ingredients,
+        records=step.records,
         always=always,
     )
 

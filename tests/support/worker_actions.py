@@ -30,6 +30,15 @@ def lose_the_input(job: Job) -> dict[str, Any]:
     (source,) = job.inputs.values()
     if job.params["event"] == "remove":
         source.unlink()
+    elif job.params["event"] == "replace_and_put_back":
+        source.rename(source.with_name("kept"))
+        source.write_text("other ")
+        source.with_name("kept").replace(source)
+    elif job.params["event"] == "link_to_another_and_back":
+        link = source.parent
+        for target in ("other", str(link.readlink())):
+            link.unlink()
+            link.symlink_to(target)
     elif job.params["event"] == "rename_its_folder":
         source.parent.rename(source.parent.with_name("renamed"))
     else:

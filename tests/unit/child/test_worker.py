@@ -256,6 +256,32 @@ def test_a_failed_step_run_by_hand_ends_with_code_1_and_the_message(tmp_path: Pa
     assert FAILURES[0][2] in done.stderr
 
 
+@pytest.mark.parametrize("event", ["write_another", "replace_and_put_back", "link_to_another_and_back"])
+def test_an_input_that_was_another_one_while_the_step_ran_leaves_no_receipt(tmp_path: Path, event: str) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "real" / "in.txt").write_text("input ")
+    given = request(tmp_path, "lose_the_input", params={"event": event})
+    job = replace(given.job, inputs={"in": tmp_path / "link" / "in.txt"})
+    outcome = execute(replace(given, job=job))
+    assert outcome.status == "failed"
+    assert "in.txt: an input changed while the step was running" in outcome.message
+    assert not (tmp_path / "a").exists() or not left_in(tmp_path)
+
+
+@pytest.mark.parametrize("built", [True, False], ids=["built before", "not built"])
+def test_an_input_that_has_changed_since_the_step_was_chosen_is_not_taken_for_the_old_one(
+    tmp_path: Path, built: bool
+) -> None:
+    given = request(tmp_path)
+    if built:
+        assert execute(given).status == "built"
+    given.job.inputs["in"].write_text("other ")
+    outcome = execute(given)
+    assert outcome.status == "failed"
+    assert "in.txt: an input has changed since this step was chosen to run" in outcome.message
+
+
 @pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGINT])
 def test_a_child_ends_with_its_parent(tmp_path: Path, kind: signal.Signals) -> None:
     script = (
