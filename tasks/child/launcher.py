@@ -23,6 +23,7 @@ from tasks import progress
 from tasks.child.outcome import Outcome
 from tasks.child.request import Request
 from tasks.child.sockets import forget_sockets, keep_sockets_in
+from tasks.child.source_imports import import_own_code_from_source
 
 INTERRUPT_PATIENCE_SECONDS = 10.0  # for a child to clean up after itself
 
@@ -62,6 +63,8 @@ def run_in_child(file: Path) -> Outcome:
 @cache
 def _context(state: Path) -> BaseContext:
     """How children are started; a server's socket is kept in `state`."""
+    # What lies in the current folder, a model's for example, must not stand in for modules of Python.
+    os.environ["PYTHONSAFEPATH"] = "1"
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     keep_sockets_in(state)
@@ -74,6 +77,7 @@ def _context(state: Path) -> BaseContext:
 
 def _child(file: str, answer: Connection) -> None:
     """Entry of the child: library output goes to the log, progress to the terminal, the outcome up the pipe."""
+    import_own_code_from_source()
     from tasks.child.worker import execute  # what a parent with nothing to do need not import
 
     forget_sockets()

@@ -7,7 +7,6 @@ concern. Whatever would make it import something else (an edited module, a param
 import site
 import sys
 import sysconfig
-import time
 from collections.abc import Collection, Iterable
 from functools import cache
 from pathlib import Path
@@ -60,7 +59,7 @@ def code_digests(modules: Iterable[str], digests: Digests, *, newest: float | No
         path = _source(module)
         if path is None:
             found[module] = ""
-        elif newest is not None and newest < path.stat().st_mtime <= time.time():
+        elif newest is not None and newest < path.stat().st_ctime:  # also if it was moved there with an older time
             found[module] = EDITED
         else:
             table = path.with_suffix(".json")
@@ -79,8 +78,12 @@ def _own_file(name: str, module: ModuleType, packages: Collection[str]) -> Path 
     path = Path(getattr(module, "__file__", None) or "")
     if path.suffix != ".py" or not path.is_file():  # torch.classes gives a name that is no path
         return None
-    is_own = name.partition(".")[0] in packages
-    return path if is_own or not any(path.is_relative_to(folder) for folder in _library_folders()) else None
+    return path if name.partition(".")[0] in packages or not is_library(path) else None
+
+
+def is_library(path: Path) -> bool:
+    """Whether a module's file is of an installed library or of Python itself."""
+    return any(path.is_relative_to(folder) for folder in _library_folders())
 
 
 @cache

@@ -2,6 +2,7 @@
 
 import json
 import os
+import py_compile
 import signal
 import subprocess
 import sys
@@ -280,6 +281,37 @@ def test_an_input_that_has_changed_since_the_step_was_chosen_is_not_taken_for_th
     outcome = execute(given)
     assert outcome.status == "failed"
     assert "in.txt: an input has changed since this step was chosen to run" in outcome.message
+
+
+def test_own_code_is_never_taken_from_cached_bytecode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "with_old_bytecode"
+    package.mkdir()
+    code = "def run(job):\n    job.outputs['out'].write_text('{}')\n    return {{}}\n"
+    for text in ("old", "new"):  # of one size and one time, as in an image that is built to be reproducible
+        (package / "action.py").write_text(code.format(text))
+        os.utime(package / "action.py", (1e9, 1e9))
+        if text == "old":
+            py_compile.compile(str(package / "action.py"))
+    monkeypatch.syspath_prepend(tmp_path)
+    given = request(tmp_path)
+    job = replace(given.job, action="with_old_bytecode.action:run")
+    assert run_in_child(written(replace(given, job=job))).status == "built"
+    assert job.outputs["out"].read_text() == "new"
+
+
+def test_python_files_in_the_current_folder_are_no_modules(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name in ("queue", "random", "struct", "torch", "selectors"):
+        (folder / f"{name}.py").write_text("raise SystemExit('code of a model folder ran')")
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys; from pathlib import Path; from tests.unit.child.test_worker import request, written; "
+        "from tasks.child.launcher import run_in_child\n"
+        "if __name__ == '__main__': print(run_in_child(written(request(Path(sys.argv[1])))).status)"
+    )
+    done = subprocess.run([sys.executable, script, tmp_path], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.stdout == "built\n", done.stderr
 
 
 @pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGINT])
