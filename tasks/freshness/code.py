@@ -27,6 +27,8 @@ EDITED = "edited while the step ran"  # no digest: the next decision finds that 
 def used_modules(action: str, *, before: Collection[str], named: Iterable[str], digests: Digests) -> list[str]:
     """The modules of this project and of the user that an action has used, once it has run in this process.
 
+    With them those that it has looked for in vain, and packages without code: both count as soon as they have some.
+
     Args:
         action: ``module:function``.
         before: names of the modules that were loaded when it began. One of these counts if the action's modules
@@ -39,11 +41,23 @@ def used_modules(action: str, *, before: Collection[str], named: Iterable[str], 
     own = {name: path for name, module in loaded if (path := _own_file(name, module, packages))}
     waiting = {action.partition(":")[0], *named, *(own.keys() - set(before))} & own.keys()
     found: set[str] = set()
+    absent: set[str] = set()
     while waiting:
         name = waiting.pop()
         found.add(name)
-        waiting |= (digests.of_source(own[name], package=_package(name))[1] | _parents(name)) & own.keys() - found
-    return sorted(found)
+        imports = digests.of_source(own[name], package=_package(name))[1]
+        waiting |= (imports | _parents(name)) & own.keys() - found
+        absent |= _parents(name) - own.keys() | {module for module in imports if _is_absent(module, name)}
+    return sorted(found | absent)
+
+
+def _is_absent(module: str, importer: str) -> bool:
+    """Whether an import of the importer's own package found nothing: as soon as the module exists, it will be used."""
+    package, _, name = module.rpartition(".")
+    parent = sys.modules.get(package)
+    if parent is None or module in sys.modules or hasattr(parent, name):
+        return False
+    return module.partition(".")[0] == importer.partition(".")[0] and find_source(module) is None
 
 
 def code_digests(modules: Iterable[str], digests: Digests, *, newest: float | None = None) -> dict[str, str]:

@@ -48,6 +48,8 @@ def decide(step: Step, digests: Digests, *, predicted: Mapping[str, str] = NOTHI
     now = ingredients(step, digests, modules=receipt.ingredients.code if receipt else (), predicted=predicted)
     if receipt is None:
         return Decision(step, now, (_without_receipt(step),))
+    if receipt.step != step.task:  # reports and metadata have the name
+        return Decision(step, now, (f"its receipt is that of {receipt.step}",))
     reasons = tuple(staleness(receipt, now, step.receipt.parent, digests))
     return Decision(step, now, reasons, receipt.remarks)
 

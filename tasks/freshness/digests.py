@@ -111,7 +111,7 @@ def _is_entry(key: str, entry: Any) -> bool:
 
 def _read_source(path: Path, package: str) -> tuple[str, list[str]]:
     try:
-        tree = ast.parse(path.read_bytes(), str(path))
+        tree = _parsed(path)
     except (SyntaxError, ValueError) as error:  # a NUL is a ValueError
         line = getattr(error, "lineno", None)
         where = f"{path}:{line}" if line else str(path)
@@ -121,6 +121,15 @@ def _read_source(path: Path, package: str) -> tuple[str, list[str]]:
     _drop_docstrings(tree)
     # unparse rather than dump: the text of a syntax tree is the same for every Python that can read it
     return hashlib.sha256(ast.unparse(tree).encode()).hexdigest(), imports
+
+
+def _parsed(path: Path) -> ast.Module:
+    """With the comments on types, which TorchScript compiles by."""
+    source = path.read_bytes()
+    try:
+        return ast.parse(source, str(path), type_comments=True)
+    except SyntaxError:  # perhaps only in such a comment, which Python itself does not read
+        return ast.parse(source, str(path))
 
 
 def _imports(tree: ast.AST, package: str) -> Iterator[str]:

@@ -5,7 +5,6 @@ Weights lie in the file itself up to protobuf's 2 GB, else in one `X.onnx.data` 
 
 import json
 from collections.abc import Collection, Mapping
-from importlib import metadata
 from pathlib import Path
 
 import onnx
@@ -25,13 +24,12 @@ EMBEDDED_LIMIT = (1 << 31) - (1 << 26)  # protobuf's 2 GiB with room for the gra
 
 
 def provenance(component: ComponentSpec, job: Job, scales: Mapping[str, float]) -> dict[str, str]:
-    """Where a file comes from; no times, so that equal inputs give equal bytes.
+    """Where a file comes from; no times and no version of this project, so that equal inputs give equal bytes.
 
     Args:
         scales: what weights were multiplied by, which verification needs to recompute them.
     """
     return {
-        "voxkiln.version": _version(),
         "voxkiln.step": job.step,
         "voxkiln.component": component.name,
         "voxkiln.options": json.dumps(component.options, sort_keys=True),  # for example whether it is for streaming
@@ -52,7 +50,7 @@ def declare(model: ir.Model, *, component: ComponentSpec, dynamic: Collection[st
     _clear_notes(model)
     model.ir_version = _oldest_ir_version(model)
     model.graph.name = component.name
-    model.producer_name, model.producer_version = "voxkiln", about["voxkiln.version"]
+    model.producer_name, model.producer_version = "voxkiln", None  # a new version need not change the bytes
     model.metadata_props.update(sorted(about.items()))
 
 
@@ -117,13 +115,6 @@ def _head(field: int, length: int) -> bytes:
         digits.append(length & 127 | 128)
         length >>= 7
     return bytes([field << 3 | 2, *digits, length])
-
-
-def _version() -> str:
-    try:
-        return metadata.version("voxkiln")
-    except metadata.PackageNotFoundError:
-        return "not installed"
 
 
 def _declared(value: ir.Value, shape: Shape, dynamic: Collection[str]) -> ir.Shape:

@@ -1,5 +1,6 @@
 """Which modules shaped an artifact: observed while the action ran, and compared at the next decision."""
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -84,6 +85,27 @@ def test_a_users_package_counts_also_where_libraries_are_installed(
     assert named == of(package, "layer", "base")
 
 
+def test_a_module_that_was_looked_for_in_vain_counts_once_it_is_there(package: str, tmp_path: Path) -> None:
+    text = "try:\n    from . import tuned\nexcept ImportError:\n    tuned = None\nfrom . import __name__ as _\n"
+    (tmp_path / package / "base.py").write_text(text)
+    found = used_by(package, tmp_path, before=set(sys.modules))
+    assert found == of(package, "action", "layer", "base", "tuned")
+    before = code_digests(found, Digests(tmp_path / "memo.json"))
+    (tmp_path / package / "tuned.py").write_text("WIDTH = 9\n")
+    code._source.cache_clear()  # as in the next run
+    assert code_digests(found, Digests(tmp_path / "memo.json")) != before
+
+
+def test_a_package_without_code_counts_once_it_has_some(package: str, tmp_path: Path) -> None:
+    (tmp_path / package / "__init__.py").unlink()
+    found = used_by(package, tmp_path, before=set(sys.modules))
+    assert found == of(package, "action", "layer", "base")
+    before = code_digests(found, Digests(tmp_path / "memo.json"))
+    (tmp_path / package / "__init__.py").write_text("WIDTH = 9\n")
+    code._source.cache_clear()
+    assert code_digests(found, Digests(tmp_path / "memo.json")) != before
+
+
 def test_neither_libraries_nor_house_keeping_are_listed(package: str, tmp_path: Path) -> None:
     found = used_by(package, tmp_path, before=set())
     assert "tasks.errors" not in found
@@ -102,6 +124,16 @@ def test_comments_and_docstrings_do_not_count(package: str, tmp_path: Path, text
     before = code_digests(modules, digests)
     (tmp_path / package / "layer.py").write_text(text)
     assert code_digests(modules, digests) == before
+
+
+def test_a_changed_comment_on_types_counts(package: str, tmp_path: Path) -> None:
+    digests = Digests(tmp_path / "memo.json")
+    found = []
+    for type_ in ("int", "float", "no (type"):
+        text = f"def layer(x, n):\n    # type: (Tensor, {type_}) -> Tensor\n    return x\n"
+        (tmp_path / package / "base.py").write_text(text)
+        found.append(code_digests([f"{package}.base"], digests)[f"{package}.base"])
+    assert len(set(found)) == 3
 
 
 def test_a_changed_statement_counts(package: str, tmp_path: Path) -> None:
@@ -129,8 +161,13 @@ def test_a_module_that_is_gone_counts_as_changed(package: str, tmp_path: Path) -
     assert code_digests([f"{package}.base"], digests) != before
 
 
-def test_a_file_that_was_edited_while_the_step_ran_may_not_be_what_was_imported(package: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("modified", [None, 1e9], ids=["written", "moved there"])
+def test_a_file_that_was_edited_while_the_step_ran_may_not_be_what_was_imported(
+    package: str, tmp_path: Path, modified: float | None
+) -> None:
     started = time.time() - 1
     (tmp_path / package / "base.py").write_text("WIDTH = 6\n")
+    if modified:
+        os.utime(tmp_path / package / "base.py", (modified, modified))
     found = code_digests([f"{package}.base"], Digests(tmp_path / "memo.json"), newest=started)
     assert found == {f"{package}.base": EDITED}

@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -85,6 +86,14 @@ def test_a_step_whose_receipt_shows_that_it_is_done_is_reused_without_a_child(tm
     assert execute(status, tmp_path, digests) is None
     assert status.outcome is not None
     assert status.outcome.status == "reused"
+
+
+def test_a_receipt_of_another_step_makes_none_fresh(tmp_path: Path) -> None:
+    steps, digests = chain(tmp_path), Digests(tmp_path / "memo.json")
+    run(steps, tmp_path, digests)
+    renamed = replace(steps[0], name="other")  # reports and metadata have the name
+    assert decisions.decide(renamed, digests).reasons == ("its receipt is that of write:one",)
+    assert [status.outcome.status for status in run([renamed], tmp_path, digests) if status.outcome] == ["built"]
 
 
 @pytest.mark.parametrize("selected", [False, True])
