@@ -1,6 +1,7 @@
 """Progress of long work: a tqdm bar on a terminal, a plain line now and then in a log."""
 
 import io
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
@@ -17,6 +18,22 @@ def use(output: TextIO) -> None:
     """Show progress on `output` from now on instead of on standard error."""
     global _output  # noqa: PLW0603  one terminal per process
     _output = output
+
+
+def prepare_streams() -> None:
+    """Let the standard streams of this process take anything, also where they are closed.
+
+    The number of a closed one would be given to the next file that is opened, doit's database for example, and what
+    libraries print would be written into that.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # which takes the lowest number that is free
+        if number > 0 and getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w", closefd=False))
+    print_anything(sys.stdout, sys.stderr)
 
 
 def print_anything(*streams: TextIO) -> None:

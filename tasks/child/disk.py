@@ -6,11 +6,14 @@ from pathlib import Path
 
 from tasks.errors import reason
 
-DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO}
+DISK_ERRORS = {
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO, errno.ENOTDIR,
+    errno.EEXIST,
+}  # fmt: skip
 
 # How PyTorch's writer words the same, in an error or when it aborts the process.
 WRITE_FAILED = ("PytorchStreamWriter failed", "file write failed", "unexpected pos")
-FULL_BYTES = 1 << 16  # with less than this free, any error while writing is taken for a full disk
+FULL_BYTES = 1 << 20  # with less than this free, any error while writing is taken for a full disk
 
 
 def is_disk_error(error: Exception, folder: Path) -> bool:
@@ -19,7 +22,7 @@ def is_disk_error(error: Exception, folder: Path) -> bool:
         return error.errno in DISK_ERRORS
     if any(phrase in str(error) for phrase in WRITE_FAILED):
         return True
-    return shutil.disk_usage(folder).free < FULL_BYTES
+    return free_bytes(folder) < FULL_BYTES
 
 
 def disk_error_message(error: Exception, folder: Path) -> str:
@@ -28,8 +31,13 @@ def disk_error_message(error: Exception, folder: Path) -> str:
 
 def disk_message(where: Path | str, why: str) -> str:
     """What to report to a user whose disk does not take what is written."""
-    folder = next(path for path in (Path(where), *Path(where).absolute().parents) if path.is_dir())
     return (
-        f"{where}: cannot write: {why} ({shutil.disk_usage(folder).free / 1e6:,.0f} MB free). "
+        f"{where}: cannot write: {why} ({free_bytes(Path(where)) / 1e6:,.0f} MB free). "
         "Free space, fix the permissions, or write elsewhere: artifacts=DIR. Nothing half-written was left."
     )
+
+
+def free_bytes(place: Path) -> int:
+    """Of the disk of a file or folder, which need not exist yet."""
+    folder = next(path for path in (place, *place.absolute().parents) if path.is_dir())
+    return shutil.disk_usage(folder).free

@@ -24,6 +24,7 @@ from tasks.child.outcome import Outcome
 from tasks.child.request import Request
 from tasks.child.sockets import forget_sockets, keep_sockets_in
 from tasks.child.source_imports import import_own_code_from_source
+from tasks.errors import reason
 
 INTERRUPT_PATIENCE_SECONDS = 10.0  # for a child to clean up after itself
 
@@ -38,7 +39,10 @@ def run_in_child(file: Path) -> Outcome:
     context = _context(request.memo.parent)
     ours, theirs = context.Pipe(duplex=False)
     child = context.Process(target=_child, args=(str(file), theirs), name=request.job.step)  # type: ignore[attr-defined]
-    child.start()
+    try:
+        child.start()
+    except (EOFError, OSError) as error:  # the server that forks children has died
+        return Outcome("failed", _not_started(error))
     theirs.close()
     try:
         outcome = Outcome.from_plain(ours.recv())
@@ -102,7 +106,7 @@ def _die_with_parent() -> None:
 
 
 def _redirect_to_log(request: Request) -> None:
-    progress.print_anything(sys.stdout, sys.stderr)
+    progress.prepare_streams()
     terminal = os.fdopen(os.dup(2), "w", buffering=1, encoding=sys.stderr.encoding, errors="backslashreplace")
     progress.use(terminal)
     request.log.parent.mkdir(parents=True, exist_ok=True)
@@ -114,16 +118,22 @@ def _redirect_to_log(request: Request) -> None:
     os.close(log)
 
 
+def _not_started(error: EOFError | OSError) -> str:
+    why = f" ({reason(error)})" if str(error) else ""
+    return f"no process could be started for this step{why}. Free memory, or allow more (ulimit -v), and run again."
+
+
 def _clear_after_death(request: Request) -> None:
     with contextlib.suppress(Timeout), FileLock(request.lock, timeout=0):  # held: another run is at it already
         request.clear_workdir()
 
 
 def _death_message(request: Request, exitcode: int | None) -> str:
-    from tasks.child.disk import WRITE_FAILED, disk_message
+    from tasks.child.disk import FULL_BYTES, WRITE_FAILED, disk_message, free_bytes
 
     log = request.log
-    if log.is_file() and any(phrase in log.read_text(errors="replace") for phrase in WRITE_FAILED):
+    is_full = free_bytes(log) < FULL_BYTES  # then the log is empty as well
+    if is_full or (log.is_file() and any(phrase in log.read_text(errors="replace") for phrase in WRITE_FAILED)):
         return disk_message(request.receipt.parent, "PyTorch could not write its file and gave up")
     if exitcode is not None and exitcode < 0:
         name = signal.Signals(-exitcode).name

@@ -21,7 +21,7 @@ from tasks import progress
 from tasks.child.disk import disk_error_message, is_disk_error
 from tasks.child.outcome import Outcome, Written
 from tasks.child.request import Request
-from tasks.errors import UserError
+from tasks.errors import UserError, listed
 from tasks.freshness.code import code_digests, used_modules
 from tasks.freshness.decide import input_digests, library_version, staleness
 from tasks.freshness.digests import Digests, stamps
@@ -34,7 +34,7 @@ MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024  # unit of ru_maxrss
 
 def main(arguments: list[str]) -> int:
     """Execute the request in the file named on the command line; exit code 0, 1 (the user can fix it) or 2 (bug)."""
-    progress.print_anything(sys.stdout, sys.stderr)
+    progress.prepare_streams()
     outcome = execute(Request.read(Path(arguments[0])))
     text = outcome.message or f"{outcome.status} in {outcome.seconds:.1f} s"
     print(text, file=sys.stdout if outcome.ok else sys.stderr)
@@ -52,6 +52,9 @@ def execute(request: Request) -> Outcome:
             return _build(request, stamps_before)
     except UserError as error:
         return Outcome("failed", str(error))
+    except MemoryError:
+        what = "there is not enough memory for this step"
+        return Outcome("failed", f"{request.job.step}: {what}. Free memory, or run fewer steps at once: -n 1.")
     except Exception as error:
         if is_disk_error(error, request.receipt.parent):
             return Outcome("failed", disk_error_message(error, request.receipt.parent))
@@ -76,7 +79,7 @@ def _locked(request: Request) -> Iterator[None]:
 def _receipt_of_the_same(request: Request) -> Receipt | None:
     """If the outputs are already what this request would make, because another run was faster: their receipt."""
     receipt = Receipt.read(request.receipt, request.job.outputs.values())
-    if receipt is None:
+    if receipt is None or receipt.step != request.job.step:
         return None
     digests = Digests(request.memo)
     now = replace(request.ingredients, code=code_digests(receipt.ingredients.code, digests))
@@ -115,8 +118,7 @@ def _require_inputs_untouched(request: Request, before: dict[Path, list[list[int
 
 def _build(request: Request, stamps_before: dict[Path, list[list[int]]]) -> Outcome:
     started = time.monotonic()
-    if request.receipt.is_dir():
-        raise UserError("is a folder in the place of a receipt", where=request.receipt, remedy="Move or remove it")
+    _require_own_place(request)
     request.make_workdir()
     try:
         results, ingredients = _act(request)
@@ -136,6 +138,24 @@ def _build(request: Request, stamps_before: dict[Path, list[list[int]]]) -> Outc
         outputs=outputs,
         remarks=results.get("remarks", []),
     )
+
+
+def _require_own_place(request: Request) -> None:
+    """Nothing of the user's is where the outputs go.
+
+    Raises:
+        UserError: a folder is in the place of a file, or a folder that is made anew has files of others.
+    """
+    folder, old = request.receipt.parent, Receipt.read(request.receipt)
+    for path in (request.receipt, *request.job.outputs.values()):
+        if path.is_dir():
+            raise UserError("is a folder in the place of a file", where=path, remedy="Move or remove it")
+    declared = {str(path.relative_to(folder)) for path in request.job.outputs.values()}
+    for top in {name.partition("/")[0] for name in declared if "/" in name}:
+        there = {str(path.relative_to(folder)) for path in (folder / top).rglob("*") if not path.is_dir()}
+        if foreign := there - declared - set(old.outputs if old else ()):
+            what = "has files that were not made here, and is made anew as a whole"
+            raise UserError(what, where=folder / top, value=listed(sorted(foreign)), remedy="Move or remove them")
 
 
 def _act(request: Request) -> tuple[dict[str, Any], Ingredients]:

@@ -19,7 +19,7 @@ from tasks.pipeline.graph_inputs import GraphInputs
 from tasks.pipeline.stage import Group, names
 from tasks.pipeline.stages.table import STAGES
 from tasks.pipeline.step import Step
-from tasks.progress import print_anything
+from tasks.progress import prepare_streams
 from tasks.settings import compose
 from tasks.settings.overrides import command_line_words
 from tasks.settings.schema import Config
@@ -52,7 +52,7 @@ class Workflow:
         Raises:
             InvalidDodoFile: doit's own error, which it prints without a traceback and turns into exit code 3.
         """
-        print_anything(sys.stdout, sys.stderr)
+        prepare_streams()
         try:
             words = command_line_words()
             configs = load_settings(words, workdir=Path(get_initial_workdir() or Path.cwd()))

@@ -29,9 +29,9 @@ class Reporter:
 
     on_end: Callable[[], None]  # called after the last step
 
-    def __init__(self, outstream: TextIO, options: dict[str, Any]) -> None:
-        print_anything(outstream)  # it may be a file: doit run -o FILE
-        self._out = outstream
+    def __init__(self, outstream: TextIO | None, options: dict[str, Any]) -> None:
+        self._out = outstream or sys.stdout  # doit has what it was before `prepare_streams`
+        print_anything(self._out)  # it may be a file: doit run -o FILE
         self._count: Counter[str] = Counter()
         self._started = time.monotonic()
         self._errors: list[str] = []

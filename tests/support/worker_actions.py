@@ -55,6 +55,10 @@ def fail_for_the_user(job: Job) -> dict[str, Any]:
     raise UserError("the tensor is not finite", where="flow.pt", value=float("nan"), remedy="Train again")
 
 
+def run_out_of_memory(job: Job) -> dict[str, Any]:
+    raise MemoryError
+
+
 def crash(job: Job) -> dict[str, Any]:
     write(job)
     raise KeyError("a bug")

@@ -187,10 +187,30 @@ def test_a_folder_is_put_in_place_as_one_with_its_receipt_beside_it(tmp_path: Pa
 
 def test_a_folder_that_is_made_again_holds_nothing_of_what_was_there(tmp_path: Path) -> None:
     execute(folder_request(tmp_path, "one", "two"))
-    (tmp_path / "a" / "unit" / "three").touch()
     execute(folder_request(tmp_path, "one", always=True))
     assert [path.name for path in (tmp_path / "a" / "unit").iterdir()] == ["one"]
     assert left_in(tmp_path) == ["unit", "unit.receipt.json"]
+
+
+def test_files_of_the_user_are_never_removed(tmp_path: Path) -> None:
+    execute(folder_request(tmp_path, "one", "two"))
+    mine = tmp_path / "a" / "unit" / "mine" / "three"
+    mine.parent.mkdir()
+    mine.touch()
+    outcome = execute(folder_request(tmp_path, "one", always=True))
+    assert outcome.status == "failed"
+    assert "unit: has files that were not made here" in outcome.message
+    assert "(got unit/mine/three)" in outcome.message
+    assert mine.exists()
+
+
+def test_a_folder_in_the_place_of_an_artifact_is_left_alone(tmp_path: Path) -> None:
+    mine = tmp_path / "a" / "out.bin" / "notes.txt"
+    mine.parent.mkdir(parents=True)
+    mine.touch()
+    outcome = execute(request(tmp_path))
+    assert "out.bin: is a folder in the place of a file" in outcome.message
+    assert mine.exists()
 
 
 def test_a_damaged_file_in_a_folder_is_noticed(tmp_path: Path) -> None:
@@ -229,6 +249,30 @@ def test_a_child_that_is_killed_is_reported_with_its_signal_and_its_log(tmp_path
     assert "SIGKILL" in outcome.message
     assert str(tmp_path / "log") in outcome.message
     assert not (tmp_path / "a" / "out.bin").exists()
+
+
+@pytest.mark.parametrize("limit", ["ulimit -v 500000", "exec 2>&-"], ids=["no memory for a server", "no stderr"])
+def test_a_child_that_cannot_be_started_is_reported_and_closed_streams_are_no_matter(
+    tmp_path: Path, limit: str
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys; from pathlib import Path; from tests.unit.child.test_worker import request, written; "
+        "from tasks import progress; from tasks.child.launcher import run_in_child\n"
+        "progress.prepare_streams()\n"
+        "if __name__ == '__main__': outcome = run_in_child(written(request(Path(sys.argv[1])))); "
+        "print(outcome.status, outcome.message)"
+    )
+    command = f"{limit}; {sys.executable} {script} {tmp_path}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    expected = "failed no process could be started" if "ulimit" in limit else "built "
+    assert done.stdout.startswith(expected), done.stderr
+
+
+def test_running_out_of_memory_is_reported(tmp_path: Path) -> None:
+    outcome = execute(request(tmp_path, "run_out_of_memory"))
+    assert outcome.status == "failed"
+    assert "stage:name: there is not enough memory" in outcome.message
 
 
 def test_what_libraries_print_goes_to_the_log(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
