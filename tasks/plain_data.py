@@ -1,5 +1,6 @@
 """Settings as plain JSON values, for keys, receipts and jobs; the files of our own that contain them."""
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -42,11 +43,16 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write `text` so that a reader sees the old file or the new one, also after a power cut."""
+    """Write `text` so that a reader sees the old file or the new one, also after a power cut; or leave nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
