@@ -58,6 +58,10 @@ def state_folder(root: Path) -> Path:
     return root / STATE
 
 
+def sockets(root: Path) -> Path:
+    return state_folder(root) / "sockets"
+
+
 def timing_caches(root: Path) -> Path:
     return state_folder(root) / "timing-caches"
 

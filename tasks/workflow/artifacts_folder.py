@@ -2,13 +2,18 @@
 
 import os
 import sys
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tasks import paths
 from tasks.errors import UserError
-from tasks.workflow.doit_freshness import readable_or_removed
+from tasks.pipeline.step import Step
+from tasks.workflow.doit_database import DatabaseFile
 
 READING = {"list", "info", "why", "settings", "doctor"}  # commands that write nothing
+REMEMBERING = {"forget", "ignore", "reset-dep"}  # commands that write nothing but doit's database
 
 
 def words() -> set[str]:
@@ -20,24 +25,70 @@ def prepare(root: Path) -> None:
     """Make the folder of our own files.
 
     Raises:
-        UserError: it cannot be written, and the command has to.
+        UserError: it cannot be written, and the command has to; it cannot even be read.
     """
     state = paths.state_folder(root)
+    if words() & READING:
+        _require_entry(root)
+    else:
+        _require_folders([state], root)
     why = ""
     try:
         state.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         why = error.strerror or str(error)
-    if not why and not os.access(state, os.W_OK):
+    if not why and not os.access(state, os.W_OK | os.X_OK):
         why = "it is read-only"
     if why and not words() & READING:
-        remedy = "Fix the permissions, or write elsewhere: artifacts=DIR"
+        remedy = "Free space, fix the permissions, or write elsewhere: artifacts=DIR"
         raise UserError("cannot write artifacts there", where=root, value=why, remedy=remedy)
 
 
-def database(root: Path) -> dict[str, str]:
-    """Where doit keeps its database, as settings of doit: in memory where it cannot be written."""
-    state = paths.state_folder(root)
-    if not os.access(state, os.W_OK):
-        return {"dep_file": ":memory:", "backend": "sqlite3"}
-    return {"dep_file": str(readable_or_removed(state / "doit.json")), "backend": "json"}
+def require_folders(steps: Sequence[Step], root: Path) -> None:
+    """No file may lie where the steps need a folder.
+
+    Raises:
+        UserError: one does, and the command writes.
+    """
+    if words() & READING:
+        return
+    needed = [paths.sockets(root), paths.timing_caches(root)]
+    for step in steps:
+        own = (paths.lock_path, paths.request_path, paths.log_path)
+        needed += [place(root, step.task).parent for place in own]
+        needed += [step.receipt.parent / ".partial", *(path.parent for path in step.outputs.values())]
+    _require_folders(list(dict.fromkeys(needed)), root)
+
+
+def database(root: Path, at_end: Callable[[], None]) -> dict[str, Any]:
+    """How doit remembers what it has done, as settings of doit.
+
+    Args:
+        at_end: called when a command that may write ends.
+    """
+    file = paths.state_folder(root) / "doit.json"
+    codec = partial(DatabaseFile, file, at_end=at_end, required=bool(words() & REMEMBERING))
+    return {"dep_file": os.devnull, "backend": "json", "codec_cls": codec}
+
+
+def _require_entry(root: Path) -> None:
+    try:
+        paths.state_folder(root).stat()
+    except PermissionError as error:
+        remedy = "Fix the permissions, or name another folder: artifacts=DIR"
+        raise UserError("cannot be read", where=root, value=error.strerror, remedy=remedy) from None
+    except OSError:
+        return  # nothing there yet, or a file: there are no artifacts
+
+
+def _require_folders(folders: Sequence[Path], root: Path) -> None:
+    within = {path: True for folder in folders for path in (*reversed(folder.parents), folder) if _is_in(path, root)}
+    for path in within:
+        if os.path.lexists(path) and not path.is_dir():
+            kind = "file" if path.exists() else "broken link"
+            remedy = "Move or remove it, or write elsewhere: artifacts=DIR"
+            raise UserError(f"is a {kind} in the place of a folder", where=path, remedy=remedy)
+
+
+def _is_in(path: Path, root: Path) -> bool:
+    return path == root or root in path.parents

@@ -1,11 +1,13 @@
 """Removes what a step has made: `doit clean`."""
 
 import contextlib
+import os.path
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tasks.errors import UserError
+from tasks.errors import UserError, listed
 from tasks.freshness.receipt import Receipt
 from tasks.paths import failed_report, lock_path
 from tasks.pipeline.step import Step
@@ -27,28 +29,59 @@ def refuse_beside_a_run(steps: Sequence[Step], root: Path) -> None:
             except Timeout:
                 what, remedy = "another run is building this step", "Clean again when that run has ended"
                 raise UserError(f"{what}; nothing was removed", where=step.task, remedy=remedy) from None
+            except OSError:
+                continue  # it cannot be taken; `clean` says so
 
 
-def clean(step: Step, root: Path, dryrun: bool) -> None:
-    """doit's clean: what the step has made, its receipt, and folders that are empty then."""
+def clean(step: Step, root: Path, problems: list[str], dryrun: bool) -> None:
+    """doit's clean: what the step has made, its receipt, and folders that are empty then.
+
+    doit neither stops nor fails where this raises an error, so what could not be removed is added to `problems`.
+    """
+    ours, others = _found(step)
+    for path in others:
+        print(f"{step.task}: leaving {path}, which no receipt describes")
     if dryrun:
-        _name(step)
+        for path in ours:
+            print(f"{step.task}: removing {path}")
         return
     from filelock import FileLock
 
     lock = lock_path(root, step.task)
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(lock):  # a run that begins now waits until all of it is gone
-        for path in _name(step):
-            path.unlink()
-        _remove_folders(step)
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(lock):  # a run that begins now waits until all of it is gone
+            _remove(step, problems)
+    except OSError as error:
+        problems.append(f"{lock}: {error.strerror}")
 
 
-def _name(step: Step) -> list[Path]:
-    found = [path for path in _made(step) if path.exists()]
-    for path in found:
+def end_of_clean(problems: Sequence[str]) -> None:
+    """End the process with a message and exit code 1 if something could not be removed; doit would end with 0.
+
+    Raises:
+        SystemExit: something could not be removed.
+    """
+    if problems:
+        remedy = "Fix the permissions, or move or remove what is there; then clean again"
+        found = listed(dict.fromkeys(problems), separator="; ")
+        sys.exit(f"ERROR: {UserError('some files could not be removed', value=found, remedy=remedy)}")
+
+
+def _remove(step: Step, problems: list[str]) -> None:
+    """The receipt goes last and only if all that it describes is gone: without it nobody knows whose the rest is."""
+    ours, _ = _found(step)
+    failed = False
+    for path in ours:
+        if failed and path == step.receipt:
+            continue
         print(f"{step.task}: removing {path}")
-    return found
+        try:
+            path.unlink()
+        except OSError as error:
+            problems.append(f"{path}: {'is a folder' if path.is_dir() else error.strerror}")
+            failed = True
+    _remove_folders(step)
 
 
 def _remove_folders(step: Step) -> None:
@@ -62,11 +95,14 @@ def _remove_folders(step: Step) -> None:
                 emptied.rmdir()
 
 
-def _made(step: Step) -> Iterator[Path]:
-    """The outputs, files beside them that only the receipt knows, the receipt, the report of a failed verification."""
+def _found(step: Step) -> tuple[list[Path], list[Path]]:
+    """What is there of a step, its receipt last; and what lies at the place of an output without being one."""
     receipt, folder = Receipt.read(step.receipt), step.receipt.parent
-    names = {str(path.relative_to(folder)) for path in step.outputs.values()} | set(receipt.outputs if receipt else ())
-    yield from (folder / name for name in sorted(names))
-    yield step.receipt
+    described = [folder / name for name in sorted(receipt.outputs if receipt else ())]
+    ours = [path for path in (*_reports(step), *described, step.receipt) if os.path.lexists(path)]
+    return ours, [path for path in step.outputs.values() if os.path.lexists(path) and path not in described]
+
+
+def _reports(step: Step) -> Iterator[Path]:
     if "artifact" in step.inputs:
         yield failed_report(step.inputs["artifact"])

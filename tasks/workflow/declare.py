@@ -24,7 +24,7 @@ from tasks.settings import compose
 from tasks.settings.overrides import command_line_words
 from tasks.settings.schema import Config
 from tasks.workflow import artifacts_folder, doctor, input_files
-from tasks.workflow.clean import clean, refuse_beside_a_run
+from tasks.workflow.clean import clean, end_of_clean, refuse_beside_a_run
 from tasks.workflow.doit_freshness import ContentChecker, UpToDate
 from tasks.workflow.execute import execute, refuse_skipped
 from tasks.workflow.machine_facts import machine_facts
@@ -44,6 +44,7 @@ class Workflow:
         self.root = Path(configs[0].artifacts)
         self.statuses = [StepStatus(step) for step in steps]
         self.digests = digests
+        self.not_removed: list[str] = []  # by `doit clean`, and why
 
     @classmethod
     def from_command_line(cls) -> "Workflow":
@@ -65,6 +66,7 @@ class Workflow:
             steps = merge(built)
             if unused := unused_settings(words, list(zip(graphs, built, strict=True)), STAGES):
                 raise ConfigError(unused)
+            artifacts_folder.require_folders(steps, root)
             if "clean" in artifacts_folder.words():
                 refuse_beside_a_run(steps, root)
             input_files.check_inputs(steps)
@@ -76,7 +78,7 @@ class Workflow:
         """doit's own settings. Its database is only a cache: the receipts decide."""
         return {
             "default_tasks": ["export_all"],
-            **artifacts_folder.database(self.root),
+            **artifacts_folder.database(self.root, at_end=partial(end_of_clean, self.not_removed)),
             "check_file_uptodate": partial(ContentChecker, self.digests),
             "reporter": type("Reporter", (Reporter,), {"on_end": staticmethod(self._remember_digests)}),
             "par_type": "thread",  # the threads only wait for child processes
@@ -151,7 +153,7 @@ class Workflow:
             "name": step.name,
             "doc": _described(step),
             "meta": {"status": status},
-            "clean": [(clean, [step, self.root])],
+            "clean": [(clean, [step, self.root, self.not_removed])],
         }
         if step.skip:
             return task | {"actions": [(refuse_skipped, [step])]}

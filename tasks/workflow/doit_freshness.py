@@ -9,7 +9,6 @@ from doit.dependency import FileChangedChecker
 from tasks.errors import UserError
 from tasks.freshness.decide import decide
 from tasks.freshness.digests import Digests
-from tasks.plain_data import read_json_object
 from tasks.workflow.step_status import StepStatus
 
 
@@ -49,11 +48,3 @@ class ContentChecker(FileChangedChecker):  # type: ignore[misc]
         except OSError:  # removed just now: doit then knows nothing of it
             return None
         return None if digest == current_state else digest
-
-
-def readable_or_removed(database: Path) -> Path:
-    """doit's database is a cache here: one that doit could not read (a run was killed while writing) is removed."""
-    entries = read_json_object(database)
-    if not entries or not all(isinstance(entry, dict) for entry in entries.values()):
-        database.unlink(missing_ok=True)
-    return database

@@ -104,6 +104,27 @@ def test_commands_that_only_read_work_where_artifacts_cannot_be_written(project:
             assert "artifacts=DIR" in result.err
 
 
+def test_clean_leaves_what_was_not_built_here_and_fails_where_it_cannot_do_its_work(
+    project: Project, model: Path, tmp_path: Path
+) -> None:
+    """The artifacts go into the model's own folder, which has a file of the name of one."""
+    own = tmp_path / "cosyvoice2" / "flow.encoder.fp32.zip"
+    model.rename(own.parent)
+    own.touch()
+    project = Project(ROOT, settings_for(own.parent, tmp_path))
+    cleaned = project.doit("clean")
+    assert cleaned.code == 0, cleaned.out + cleaned.err
+    assert f"leaving {own}" in cleaned.out
+    assert own.is_file()
+    lock = tmp_path / ".voxkiln" / "locks" / "export_jit" / "cosyvoice2" / "flow.encoder.fp32.lock"
+    lock.unlink()
+    lock.mkdir()
+    failed = project.doit("clean")
+    assert failed.code == USER_ERROR
+    assert len(failed.err.splitlines()) == 1
+    assert str(lock) in failed.err
+
+
 @pytest.mark.parametrize("opset", [7, 99])
 def test_an_opset_out_of_range(opset: int) -> None:
     with pytest.raises(ConfigError) as caught:
