@@ -9,7 +9,7 @@ from typing import Any
 
 from tasks.errors import UserError, listed, python_command, shortened_name
 from tasks.sidecar import integer_of, loss_of, read_sidecar
-from tasks.user_files import join_command
+from tasks.user_files import join_command, require_listing
 
 NOT_SIDECARS = ("train", "init", ".")  # hidden files are the file system's or an editor's
 WEIGHTS = (".pt", ".safetensors")
@@ -59,8 +59,10 @@ def survey(folder: Path) -> list[Checkpoint]:
     script takes `epoch_1_whole.pt` for it.) So checkpoints saved within an epoch compete with those saved at its end.
 
     Raises:
-        UserError: no such folder, nothing in it to choose from, or a sidecar that `gather` refuses.
+        UserError: no such folder, one that cannot be read, nothing in it to choose from, or a sidecar that `gather`
+            refuses.
     """
+    require_listing(folder)
     if not folder.is_dir():
         raise UserError("no such folder of checkpoints", where=folder, remedy="Name a folder that training has written")
     found = gather({path.name: path for path in folder.iterdir() if not path.is_dir()})
@@ -151,7 +153,11 @@ def conversion(folder: Path) -> str:
     """The command that makes NAME.pt from a folder that a training engine has written; empty for another folder.
 
     The engine's converter reads the shards of the optimizer, which not every run saves.
+
+    Raises:
+        UserError: the folder cannot be read.
     """
+    require_listing(folder)
     target = folder.with_name(f"{folder.name.removesuffix('.pt')}.pt")
     states = folder / "mp_rank_00_model_states.pt"
     if taken := _taken_out(folder, target):

@@ -44,21 +44,69 @@ def require_regular(path: Path) -> int:
         cause = (
             "a link to a file that does not exist" if path.is_symlink() else getattr(error, "strerror", reason(error))
         )
-        raise UserError("cannot be read", where=path, value=cause, remedy="Check the path") from None
+        remedy = "Check the permissions of its folder" if isinstance(error, PermissionError) else "Check the path"
+        raise UserError("cannot be read", where=path, value=cause, remedy=remedy) from None
     if not stat.S_ISREG(status.st_mode):
         kind = KINDS.get(stat.S_IFMT(status.st_mode), "is of another kind")
         raise UserError(f"{kind}, not a regular file", where=path, remedy="Put a regular file in its place")
     return status.st_size
 
 
+def require_readable(path: Path) -> int:
+    """The size of a file that can be opened, in bytes.
+
+    Raises:
+        UserError: as require_regular; it cannot be opened.
+    """
+    size = require_regular(path)
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise unreadable(path, error) from None
+    return size
+
+
+def require_entry(folder: Path) -> None:
+    """Require that the files in a folder, if there is one, can be reached.
+
+    Raises:
+        UserError: they cannot, whatever their names.
+    """
+    try:
+        (folder / "any").lstat()
+    except PermissionError as error:
+        raise unreadable(folder, error) from None
+    except OSError:
+        return  # no file of this name, or no folder
+
+
+def require_listing(folder: Path) -> None:
+    """Require that the files in a folder, if there is one, can be listed and reached.
+
+    Raises:
+        UserError: they cannot.
+    """
+    require_entry(folder)
+    try:
+        next(folder.iterdir(), None)
+    except PermissionError as error:
+        raise unreadable(folder, error) from None
+    except OSError:
+        return
+
+
+def unreadable(path: Path, error: OSError) -> UserError:
+    return UserError("cannot be read", where=path, value=error.strerror, remedy="Check its permissions")
+
+
 def require_usable(path: Path) -> None:
     """Require a file that can be hashed and read in a time that suits its content.
 
     Raises:
-        UserError: as require_regular; a text file that is too large; a large file with hardly a byte on disk that is
+        UserError: as require_readable; a text file that is too large; a large file with hardly a byte on disk that is
             no file of weights.
     """
-    size = require_regular(path)
+    size = require_readable(path)
     if path.suffix in TEXT and size > MAX_TEXT_BYTES:
         raise _too_large(path, size, MAX_TEXT_BYTES)
     if size > LARGE_BYTES and path.stat().st_blocks * 512 < size // 10:  # some file systems report no blocks at all
@@ -78,7 +126,7 @@ def read_bounded(path: Path, *, most: int) -> bytes:
         with path.open("rb") as file:
             return file.read(most)
     except OSError as error:
-        raise UserError("cannot be read", where=path, value=error.strerror, remedy="Check its permissions") from None
+        raise unreadable(path, error) from None
 
 
 def read_text(path: Path, *, most: int) -> str:
@@ -139,7 +187,7 @@ def weights_format(path: Path) -> str:
             file.seek(max(0, size - ARCHIVE_TAIL_BYTES))
             end = file.read(ARCHIVE_TAIL_BYTES)
     except OSError as error:
-        raise UserError("cannot be read", where=path, value=error.strerror, remedy="Check its permissions") from None
+        raise unreadable(path, error) from None
     if start.startswith(b"version https://git-lfs"):
         raise UserError("is a Git LFS pointer, not the weights", where=path, remedy="Run git lfs pull")
     if start.startswith(b"PK"):

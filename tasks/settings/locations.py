@@ -34,14 +34,18 @@ def make_absolute(config: Config, *, workdir: Path, artifacts: Path) -> list[str
     config.artifacts = absolute("artifacts", config.artifacts, artifacts)
     if config.tensorrt.timing_cache is not None:
         config.tensorrt.timing_cache = absolute("tensorrt.timing_cache", config.tensorrt.timing_cache)
-    if model.dir is not None:
-        model.dir = absolute("model.dir", model.dir)
+    closed: list[str] = []
+    if (folder_name := model.dir) is not None:
+        model.dir = absolute("model.dir", folder_name)
+        closed = list(_problems("model.dir", folder_name, Path(model.dir) / "any"))
     for part, folder in model.checkpoints.items():
         if folder is not None:
             model.checkpoints[part] = absolute(f"model.checkpoints.{part}", folder)
     for key, component in model.components.items():
         where = f"model.components.{key}.recordings"
         component.recordings = [absolute(f"{where}[{n}]", file) for n, file in enumerate(component.recordings)]
+    if closed:  # one line for the folder, not one for each file
+        return list(dict.fromkeys([*problems, *closed]))
     for setting, file in _files_of_the_folder(config):
         problems.extend(_problems(setting, file, Path(model.dir or "") / file))
     return problems
@@ -67,6 +71,7 @@ def _problems(setting: str, name: str, path: Path) -> Iterator[str]:
         path.stat()
     except OSError as error:
         if error.errno not in NOT_THERE:
-            yield f"{setting}={name}: {error.strerror}"
+            remedy = "; check the permissions" if isinstance(error, PermissionError) else ""
+            yield f"{setting}={name}: {error.strerror}{remedy}"
     except ValueError as error:  # it cannot be written in the system's encoding
         yield f"{setting}={name}: {error}"

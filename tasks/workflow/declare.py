@@ -67,9 +67,11 @@ class Workflow:
             if unused := unused_settings(words, list(zip(graphs, built, strict=True)), STAGES):
                 raise ConfigError(unused)
             artifacts_folder.require_folders(steps, root)
+            input_files.check_inputs(steps)
             if "clean" in artifacts_folder.words():
                 refuse_beside_a_run(steps, root)
-            input_files.check_inputs(steps)
+            else:
+                input_files.check_made(steps)
             return cls(configs, [_error_if_named(step) for step in steps], Digests(paths.digest_memo(root)))
         except UserError as error:
             raise InvalidDodoFile(str(error)) from None

@@ -9,6 +9,7 @@ from doit.dependency import FileChangedChecker
 from tasks.errors import UserError
 from tasks.freshness.decide import decide
 from tasks.freshness.digests import Digests
+from tasks.user_files import unreadable
 from tasks.workflow.step_status import StepStatus
 
 
@@ -24,6 +25,9 @@ class UpToDate:
             self.status.decision = decide(self.status.step, self.digests)
         except FileNotFoundError:
             return False  # doit itself reports a file that is not there
+        except OSError as error:  # what a step has made beside its outputs cannot be read, for example
+            self.status.problem = str(unreadable(Path(error.filename or self.status.step.receipt), error))
+            return False
         except UserError as error:
             self.status.problem = str(error)
             return False

@@ -1,6 +1,7 @@
 """Checks the user's folders before anything runs: which files exist, and which checkpoints will be averaged."""
 
 import os.path
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from tasks.errors import ConfigError, UserError
 from tasks.job import RECORDED
 from tasks.pipeline.step import Step
 from tasks.settings.schema import Config
-from tasks.user_files import MAX_YAML_BYTES, require_usable
+from tasks.user_files import MAX_YAML_BYTES, require_usable, unreadable
 from tasks.workflow.model_folder import models_in, without_yaml
 
 CONFIG = "config"  # role of a model's YAML
@@ -65,7 +66,7 @@ def check_read(configs: Sequence[Config]) -> None:
 
 
 def check_inputs(steps: Sequence[Step]) -> None:
-    """Every file that no step makes must be there, and be one that can be read to its end.
+    """Every file that no step makes must be there, and be one that can be opened and read to its end.
 
     Raises:
         ConfigError: one line for each cause, with the setting that leads to it.
@@ -73,7 +74,7 @@ def check_inputs(steps: Sequence[Step]) -> None:
     made = {path for step in steps for path in step.outputs.values()}
     needed = {path: (role, step) for step in reversed(steps) if not step.skip for role, path in step.inputs.items()}
     given = {path: by for path, by in needed.items() if path not in made}
-    missing = {path: by for path, by in given.items() if not os.path.lexists(path)}
+    missing = {path: by for path, by in given.items() if _is_missing(path)}
     folders = [path.parent for path, (role, _) in missing.items() if role == CONFIG]
     beside = {path for path in missing for folder in folders if folder in path.parents and missing[path][0] != CONFIG}
     problems = _missing_files({path: by for path, by in missing.items() if path not in beside})
@@ -82,15 +83,55 @@ def check_inputs(steps: Sequence[Step]) -> None:
         raise ConfigError(list(dict.fromkeys(problem for problem in problems if problem)))
 
 
+def check_made(steps: Sequence[Step]) -> None:
+    """A file at the place of an output must be one that can be opened: its content decides whether it is fresh.
+
+    Raises:
+        ConfigError: one line for each file, or folder, that cannot be read.
+    """
+    problems = [_closed(path) for step in steps if not step.skip for path in step.outputs.values()]
+    if any(problems):
+        raise ConfigError(list(dict.fromkeys(problem for problem in problems if problem)))
+
+
+def _closed(path: Path) -> str:
+    where = path.parent
+    try:
+        if stat.S_ISREG(path.stat().st_mode):
+            where = path
+            path.open("rb").close()
+    except PermissionError as error:
+        return str(unreadable(where, error)).rstrip(".")
+    except OSError:
+        return ""  # nothing there
+    return ""
+
+
+def _is_missing(path: Path) -> bool:
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False  # it cannot be reached
+    return False
+
+
 def _unusable(path: Path, role: str) -> str:
+    try:
+        return _problem_with(path, role)
+    except PermissionError as error:
+        return str(unreadable(path, error)).rstrip(".")
+    except UserError as error:
+        return str(error).rstrip(".")
+
+
+def _problem_with(path: Path, role: str) -> str:
     if path.is_dir() and (remedy := checkpoints.conversion(path)):
         return f"{path}: {checkpoints.ENGINE_FOLDER}. {remedy}"
     if role == CONFIG and path.is_file() and path.stat().st_size > MAX_YAML_BYTES:
         return f"model.dir={path.parent}: {path.name} has more than {MAX_YAML_BYTES} bytes; it is no model YAML"
-    try:
-        require_usable(path)
-    except UserError as error:
-        return str(error).rstrip(".")
+    require_usable(path)
     return ""
 
 

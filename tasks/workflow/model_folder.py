@@ -12,7 +12,7 @@ import yaml
 from tasks.errors import ConfigError
 from tasks.settings import compose
 from tasks.settings.schema import Config
-from tasks.user_files import MAX_YAML_BYTES, UTF_16
+from tasks.user_files import MAX_YAML_BYTES, UTF_16, require_listing, require_readable
 
 CLASS = re.compile(r"^[^#\n]*?!new:([\w.]+)", re.MULTILINE)
 MOST_FILES = 1000  # looked at in a folder that has many YAML files, such as sidecars of checkpoints
@@ -32,6 +32,7 @@ def load_settings(words: Sequence[str], *, workdir: Path) -> list[Config]:
 
     Raises:
         ConfigError: as compose.load; the folder's model is unknown or ambiguous.
+        UserError: the folder, or a YAML in it that may tell the model, cannot be read.
     """
     keys = {word.partition("=")[0] for word in words}
     found: dict[str | None, Found] = {}
@@ -111,11 +112,14 @@ def _find_all(folders: Sequence[Config], *, yaml_given: bool) -> dict[str | None
 
 def _find(folder: Path, name: str | None) -> Found:
     """The model that the YAML of this name or, without one, any YAML of the folder describes."""
+    require_listing(folder)
     if not folder.is_dir():
         raise ConfigError([f"model.dir={folder}: no such folder"])
     described = _described([folder / name] if name else _yaml_files(folder))
     models = _models(described)
     if len(models) != 1:
+        for file in described:
+            require_readable(folder / file)
         raise _unclear(folder, described, models)
     files = [file for file, fitting in described.items() if fitting]
     usual = known_models()[models[0]]["config"]

@@ -9,6 +9,7 @@ from tasks.freshness.decide import damage, decide
 from tasks.freshness.digests import Digests
 from tasks.freshness.receipt import Receipt
 from tasks.pipeline.step import Step
+from tasks.user_files import unreadable
 
 Rebuilt = dict[Path, tuple[str, str | None]]  # output -> the step that makes it anew, the digest it will have if known
 
@@ -59,6 +60,8 @@ def _expected(
         return decide(step, digests, predicted=predicted).reasons, tuple(waits_for)
     except UserError as error:  # the run fails with it
         return (str(error),), ()
+    except OSError as error:  # so it does with this
+        return (str(unreadable(Path(error.filename or step.receipt), error)),), ()
 
 
 def _makes_the_same(step: Step, receipt: Receipt | None, reasons: Sequence[str], digests: Digests) -> bool:

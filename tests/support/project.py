@@ -36,6 +36,7 @@ class Project:
     root: Path
     settings: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
+    prefix: tuple[str, ...] = ()  # what the command line begins with
 
     @classmethod
     def copy_to(cls, root: Path, *settings: str) -> "Project":
@@ -73,7 +74,7 @@ class Project:
     def start(self, *words: str) -> "subprocess.Popen[str]":
         """Start doit and leave it running, as the leader of a process group of its own."""
         return subprocess.Popen(
-            [sys.executable, "-m", "doit", *self.settings, *words],
+            [*self.prefix, sys.executable, "-m", "doit", *self.settings, *words],
             cwd=self.root,
             env=os.environ | {"PYTHONPATH": "", "PYTHONDONTWRITEBYTECODE": "1"} | self.environment,
             stdout=subprocess.PIPE,

@@ -14,6 +14,8 @@ import pytest
 from tasks.errors import ConfigError, UserError
 from tasks.models.cosyvoice.folder import load_component
 from tasks.settings.compose import load
+from tests.support.checkpoints import write_checkpoints
+from tests.support.denied import denied_prefix
 from tests.support.folders import component
 from tests.support.project import GOLDEN, HANGS_AFTER_SECONDS, ROOT, Project
 from tests.support.read_only import read_only
@@ -163,6 +165,35 @@ def with_a_hostile_entry(model: Path, tag: str) -> Path:
     path, proof = model / "cosyvoice2.yaml", model / "was-run"
     path.write_text(f"{path.read_text()}\nhostile: {tag} ['touch {proof}']\n")
     return proof
+
+
+@pytest.mark.parametrize(
+    ("denied", "mode"), [("model/flow.pt", 0), ("model/cosyvoice2.yaml", 0), ("model", 0), ("model", 0o400),
+                         ("checkpoints", 0), ("checkpoints", 0o400), ("checkpoints/epoch_0_whole.pt", 0),
+                         ("artifacts/cosyvoice2/flow.encoder.fp32.zip", 0), ("artifacts/cosyvoice2/verify", 0),
+                         ("artifacts", 0)],
+)  # fmt: skip
+def test_what_may_not_be_read(project: Project, tmp_path: Path, denied: str, mode: int) -> None:
+    """Files and folders alike, whatever the command."""
+    project.prefix = denied_prefix(tmp_path)
+    write_checkpoints(tmp_path / "checkpoints", tmp_path / "model" / "flow.pt", losses=[1.0])
+    (tmp_path / "artifacts" / "cosyvoice2" / "verify").mkdir(parents=True)
+    (tmp_path / "artifacts" / "cosyvoice2" / "flow.encoder.fp32.zip").touch()
+    if denied.startswith("checkpoints"):
+        project.settings += (f"model.checkpoints.flow={tmp_path / 'checkpoints'}", "average.num=1")
+    (tmp_path / denied).chmod(mode)
+    settings = [project.settings]
+    if denied.startswith("model"):
+        settings.append(project.settings[1:])  # without `model=`, which the folder then tells
+    for project.settings in settings:
+        for command in ("average", "why", "list"):
+            result = project.doit(command)
+            assert result.code == CONFIGURATION, result.out + result.err
+            assert "Traceback" not in result.err
+            assert len(result.err.splitlines()) == 1
+            assert str(tmp_path / denied) in result.err
+            assert "permissions" in result.err
+    (tmp_path / denied).chmod(0o700)
 
 
 def test_a_yaml_that_would_run_code(project: Project, model: Path) -> None:

@@ -12,7 +12,7 @@ from tasks.freshness import decide as decisions
 from tasks.freshness import digests as digesting
 from tasks.freshness.digests import RACY_SECONDS, Digests
 from tasks.pipeline.step import Skip, Step
-from tasks.workflow import doit_freshness
+from tasks.workflow import doit_freshness, why
 from tasks.workflow.doit_freshness import ContentChecker, UpToDate
 from tasks.workflow.execute import execute, refuse_skipped
 from tasks.workflow.step_status import StepStatus
@@ -120,3 +120,22 @@ def test_an_input_that_is_lost_while_its_step_runs_is_reported_as_one_that_chang
     assert failure.get_msg().startswith(f"an input {part}")
     assert "Traceback" not in failure.get_msg()
     assert ContentChecker(digests).get_state(str(source), None) is None or event == "edit"
+
+
+def test_a_file_that_may_not_be_read_any_more_fails_the_step_with_a_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def denied(step: Step, *_: object, **__: object) -> decisions.Decision:
+        raise PermissionError(13, "Permission denied", str(step.receipt.with_name("one.bin.data")))
+
+    monkeypatch.setattr(doit_freshness, "decide", denied)
+    monkeypatch.setattr(why, "decide", denied)
+    step, digests = chain(tmp_path)[0], Digests(tmp_path / "memo.json")
+    status = StepStatus(step)
+    assert not UpToDate(status, digests)()
+    failure = execute(status, tmp_path, digests)
+    assert failure is not None
+    message = f"{tmp_path}/a/one.bin.data: cannot be read (got Permission denied). Check its permissions."
+    assert failure.get_msg().strip() == message
+    why.explain([step], (), digests)
+    assert message in capsys.readouterr().out

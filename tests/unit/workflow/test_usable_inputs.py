@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from tasks.errors import ConfigError
 from tasks.pipeline.step import Step
 from tasks.settings.compose import load
 from tasks.settings.schema import Config
-from tasks.workflow.input_files import absent, check_inputs, checkpoints_to_average, with_found_parts
+from tasks.workflow.input_files import absent, check_inputs, check_made, checkpoints_to_average, with_found_parts
 
 
 def config(folder: Path, *words: str) -> Config:
@@ -51,6 +52,46 @@ def test_an_input_that_is_no_file_is_refused_before_it_is_hashed(
     with pytest.raises(ConfigError, match=message) as caught:
         check_inputs([step(tmp_path / "flow.pt")] * 3)
     assert len(caught.value.problems) == 1
+
+
+def deny(monkeypatch: pytest.MonkeyPatch, name: str, path: Path) -> None:
+    """Let one of the methods of `Path` fail on a path."""
+    allowed = getattr(Path, name)
+
+    def denied(self: Path, *arguments: Any, **options: Any) -> Any:
+        if self == path:
+            raise PermissionError(13, "Permission denied", str(path))
+        return allowed(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, name, denied)
+
+
+@pytest.mark.parametrize("denied", ["open", "stat"])
+def test_an_input_that_may_not_be_read_is_refused_before_anything_runs(
+    tmp_path: Path, denied: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "flow.pt"
+    path.touch()
+    deny(monkeypatch, denied, path)
+    with pytest.raises(ConfigError) as caught:
+        check_inputs([step(path)] * 2)
+    assert caught.value.problems == [f"{path}: cannot be read (got Permission denied). Check its permissions"]
+
+
+@pytest.mark.parametrize("denied", ["open", "stat"])
+def test_so_is_an_artifact_and_one_line_names_the_folder_of_those_that_cannot_be_reached(
+    tmp_path: Path, denied: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = step(tmp_path / "flow.pt")
+    check_made([one])
+    path = one.outputs["zip"]
+    path.touch()
+    check_made([one])
+    deny(monkeypatch, denied, path)
+    with pytest.raises(ConfigError) as caught:
+        check_made([one])
+    where = path if denied == "open" else tmp_path
+    assert caught.value.problems == [f"{where}: cannot be read (got Permission denied). Check its permissions"]
 
 
 def test_a_part_that_is_no_file_does_not_count_as_absent(tmp_path: Path) -> None:
