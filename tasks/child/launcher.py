@@ -5,6 +5,7 @@ A warm server that has imported torch once forks one child for each step, before
 """
 
 import contextlib
+import errno
 import multiprocessing
 import os
 import signal
@@ -26,6 +27,7 @@ from tasks.child.sockets import forget_sockets, keep_sockets_in
 from tasks.child.source_imports import import_own_code_from_source
 from tasks.errors import reason
 
+NO_RESOURCES = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
 INTERRUPT_PATIENCE_SECONDS = 10.0  # for a child to clean up after itself
 
 
@@ -41,8 +43,10 @@ def run_in_child(file: Path) -> Outcome:
     child = context.Process(target=_child, args=(str(file), theirs), name=request.job.step)  # type: ignore[attr-defined]
     try:
         child.start()
-    except (EOFError, OSError) as error:  # the server that forks children has died
-        return Outcome("failed", _not_started(error))
+    except (EOFError, OSError) as error:
+        if not isinstance(error, EOFError | ConnectionError) and error.errno not in NO_RESOURCES:
+            raise
+        return Outcome("failed", _not_started(error))  # the server that forks children has died, or could not fork
     theirs.close()
     try:
         outcome = Outcome.from_plain(ours.recv())

@@ -13,6 +13,7 @@ from doit.exceptions import BaseFail, TaskError, TaskFailed
 from tasks import paths
 from tasks.child.outcome import Outcome
 from tasks.child.request import Request
+from tasks.errors import UserError
 from tasks.freshness.decide import Decision, input_digests
 from tasks.freshness.digests import Digests
 from tasks.job import Job
@@ -35,13 +36,13 @@ def execute(status: StepStatus, root: Path, digests: Digests) -> BaseFail | None
     if decision.fresh and not always:
         status.outcome = Outcome("reused")
         return None
-    from tasks.child.launcher import run_in_child  # nothing to launch when nothing is stale
-
     file = paths.request_path(root, step.task)
-    _request(decision, root, always=always).write(file)
-    with contextlib.suppress(OSError):  # it costs time: the child looks at the inputs once more
-        digests.save()
-    outcome = status.outcome = run_in_child(file)
+    try:
+        outcome = status.outcome = _built(_request(decision, root, always=always), file, digests)
+    except OSError as error:
+        if cause := _outer_cause(error, root):
+            return TaskFailed(cause)
+        raise
     for name, output in outcome.outputs.items():
         with contextlib.suppress(OSError):  # removed again already
             digests.adopt(step.receipt.parent / name, output.sha256, modified_ns=output.modified_ns)
@@ -52,6 +53,27 @@ def execute(status: StepStatus, root: Path, digests: Digests) -> BaseFail | None
     again = f"To run only this step again: {shlex.join([sys.executable, '-m', 'tasks.child.worker', str(file)])}"
     failure = TaskFailed if outcome.status == "failed" else TaskError
     return failure(f"{outcome.message.rstrip()}\n{again}")
+
+
+def _built(request: Request, file: Path, digests: Digests) -> Outcome:
+    from tasks.child.launcher import run_in_child  # nothing to launch when nothing is stale
+
+    request.write(file)
+    with contextlib.suppress(OSError):  # it costs time: the child looks at the inputs once more
+        digests.save()
+    return run_in_child(file)
+
+
+def _outer_cause(error: OSError, root: Path) -> str:
+    """Why a request cannot be written or its process not be started; empty where that may be a bug."""
+    from tasks.child.disk import disk_error_message, is_disk_error
+
+    if is_disk_error(error, root):
+        return disk_error_message(error, root)
+    if not paths.sockets(root).is_dir():
+        remedy = "Run again; finished steps are kept"
+        return str(UserError("was removed while a run was using it", where=paths.state_folder(root), remedy=remedy))
+    return ""
 
 
 def _changed_inputs(decision: Decision, digests: Digests) -> str:

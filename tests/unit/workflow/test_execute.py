@@ -1,5 +1,7 @@
 """A run decides once about each step and reads each file once to digest it."""
 
+import errno
+import os
 import time
 from collections import Counter
 from dataclasses import replace
@@ -8,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from tasks.child.request import Request
 from tasks.freshness import decide as decisions
 from tasks.freshness import digests as digesting
 from tasks.freshness.digests import RACY_SECONDS, Digests
+from tasks.paths import sockets
 from tasks.pipeline.step import Skip, Step
 from tasks.workflow import doit_freshness, why
 from tasks.workflow.doit_freshness import ContentChecker, UpToDate
@@ -139,3 +143,33 @@ def test_a_file_that_may_not_be_read_any_more_fails_the_step_with_a_message(
     assert failure.get_msg().strip() == message
     why.explain([step], (), digests)
     assert message in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [(errno.ENOSPC, "cannot write: No space left on device"), (errno.ENOENT, "was removed while a run was using it")],
+)
+def test_a_disk_or_a_user_that_keeps_a_process_from_starting_is_named(
+    tmp_path: Path, number: int, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Request, "write", failing)
+    status = StepStatus(chain(tmp_path)[0])
+    assert not UpToDate(status, Digests(tmp_path / "memo.json"))()
+    failure = execute(status, tmp_path / "root", Digests(tmp_path / "memo.json"))
+    assert failure is not None
+    assert message in failure.get_msg()
+
+
+def test_other_errors_of_the_system_stay_bugs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: object) -> None:
+        raise OSError(errno.ENOENT, "a bug")
+
+    sockets(tmp_path).mkdir(parents=True)
+    monkeypatch.setattr(Request, "write", failing)
+    status = StepStatus(chain(tmp_path)[0])
+    UpToDate(status, Digests(tmp_path / "memo.json"))()
+    with pytest.raises(FileNotFoundError, match="a bug"):
+        execute(status, tmp_path, Digests(tmp_path / "memo.json"))
