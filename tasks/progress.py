@@ -1,11 +1,12 @@
 """Progress of long work: a tqdm bar on a terminal, a plain line now and then in a log."""
 
+import contextlib
 import io
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sized
-from typing import TextIO, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sized
+from typing import Any, TextIO, TypeVar
 
 T = TypeVar("T")
 
@@ -43,9 +44,38 @@ def print_anything(*streams: TextIO) -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def output() -> TextIO:
+class Unfailing:
+    """A stream that ends no work: its reader may go away and its disk be full; what is written then is lost."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        self._try(self._stream.write, text)
+        return len(text)
+
+    def flush(self) -> None:
+        self._try(self._stream.flush)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _try(self, act: Callable[..., object], *arguments: str) -> None:
+        try:
+            act(*arguments)
+        except OSError:
+            give_up(self._stream)
+
+
+def give_up(stream: TextIO) -> None:
+    """Let a stream that cannot be written lead nowhere, with what it still holds."""
+    with contextlib.suppress(OSError), open(os.devnull, "w") as nowhere:  # noqa: PTH123
+        os.dup2(nowhere.fileno(), stream.fileno())
+
+
+def output() -> Unfailing:
     """Where progress is shown."""
-    return _output or sys.stderr
+    return Unfailing(_output or sys.stderr)
 
 
 def report(line: str) -> None:

@@ -30,6 +30,7 @@ from tasks.workflow.execute import execute, refuse_skipped
 from tasks.workflow.machine_facts import machine_facts
 from tasks.workflow.model_folder import load_settings
 from tasks.workflow.part_files import check_parts
+from tasks.workflow.printing import printing
 from tasks.workflow.reporter import Reporter
 from tasks.workflow.step_status import StepStatus
 from tasks.workflow.unused_settings import unused_settings
@@ -190,7 +191,7 @@ def _described(step: Step) -> str:
 
 
 def _command(action: Callable[..., Any], **more: Any) -> dict[str, Any]:
-    return {"actions": [action], "uptodate": [False], **more}
+    return {"actions": [printing(action)], "uptodate": [False], **more}
 
 
 def _documented(creator: Callable[[], Any], summary: str) -> Callable[[], Any]:

@@ -1,6 +1,5 @@
 """What a run prints: one line for each step with the reason for what is done about it, and a summary."""
 
-import os
 import sys
 import time
 from collections import Counter
@@ -14,7 +13,7 @@ from doit.task import Task
 from tasks.child.outcome import Outcome
 from tasks.errors import listed
 from tasks.pipeline.step import Step
-from tasks.progress import print_anything
+from tasks.progress import Unfailing, print_anything
 from tasks.workflow.step_status import status_of
 
 WORDS = {"build": "built", "reuse": "reused", "fresh": "fresh", "skip": "skipped", "FAIL": "failed"}
@@ -30,8 +29,9 @@ class Reporter:
     on_end: Callable[[], None]  # called after the last step
 
     def __init__(self, outstream: TextIO | None, options: dict[str, Any]) -> None:
-        self._out = outstream or sys.stdout  # doit has what it was before `prepare_streams`
-        print_anything(self._out)  # it may be a file: doit run -o FILE
+        outstream = outstream or sys.stdout  # doit has what it was before `prepare_streams`
+        print_anything(outstream)  # it may be a file: doit run -o FILE
+        self._out = Unfailing(outstream)  # the steps go on, with nobody who reads about them
         self._count: Counter[str] = Counter()
         self._started = time.monotonic()
         self._errors: list[str] = []
@@ -113,11 +113,8 @@ class Reporter:
         self._write(f"{word:<7} {step.task:<60} {reason}".rstrip() + "\n")
 
     def _write(self, text: str) -> None:
-        try:
-            self._out.write(text)
-            self._out.flush()
-        except BrokenPipeError:  # `doit ... | head`: the steps go on, with nobody who reads about them
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self._out.fileno())
+        self._out.write(text)
+        self._out.flush()
 
 
 def _short(reasons: Sequence[str]) -> str:

@@ -106,5 +106,4 @@ def test_progress_that_cannot_be_shown_does_not_end_the_build(tmp_path, monkeypa
     job = plan_job(tmp_path)
     warnings = build(Machine(), job)["warnings"]
     assert job.outputs["plan"].stat().st_size > 0
-    if where is _LostLog:  # tqdm itself stops drawing when its terminal is gone
-        assert "terminal is gone" in warnings[0]
+    assert warnings == []  # it is lost in silence

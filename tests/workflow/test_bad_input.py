@@ -4,6 +4,7 @@ Folders are tried further on their readers, in tests/models, and settings in tes
 """
 
 import resource
+import shlex
 import shutil
 import subprocess
 import sys
@@ -152,6 +153,28 @@ def test_a_terminal_or_file_that_is_not_utf_8_gets_escapes(project: Project, wor
         assert "average:粤语/flow" in file.read_text(encoding="utf-8")
     else:
         assert "average:\\u7ca4\\u8bed/flow" in result.out
+
+
+@pytest.mark.parametrize(
+    ("redirection", "command", "code"),
+    [
+        (">/dev/full", "export_jit", 0),
+        (">/dev/full 2>&1", "export_jit", 0),
+        (">&-", "export_jit", 0),
+        ("<&- >&- 2>&-", "export_jit", 0),
+        (">/dev/full", "why", USER_ERROR),  # which does nothing else
+        (">&-", "why", 0),
+    ],
+)
+def test_output_that_cannot_be_written(project: Project, redirection: str, command: str, code: int) -> None:
+    line = shlex.join([sys.executable, "-m", "doit", command, *project.settings])
+    done = subprocess.run(
+        f"{line} {redirection}", shell=True, cwd=project.root, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert bool(done.stderr) == bool(code)
+    assert bool(artifacts_left(project)) == (command == "export_jit")
 
 
 def test_a_truncated_checkpoint(project: Project, model: Path) -> None:

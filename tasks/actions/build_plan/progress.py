@@ -12,7 +12,7 @@ def progress_monitor(trt: Any, *, warnings: list[str]) -> Any:
     """A monitor for `IBuilderConfig.progress_monitor`; it must live as long as the build.
 
     TensorRT calls it from threads of its own, and an exception would end the process in its C++ code: when drawing
-    fails (the terminal is gone), nothing more is drawn and the reason is added to `warnings`.
+    fails, nothing more is drawn and the reason is added to `warnings`.
     """
     display: _Bars | _Lines | None = _Bars() if output().isatty() else _Lines()
     lock = threading.Lock()

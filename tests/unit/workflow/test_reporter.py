@@ -2,6 +2,7 @@
 
 import io
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -33,12 +34,19 @@ def test_remarks_are_on_the_line_of_their_step(tmp_path: Path, result: str) -> N
     assert out.getvalue().endswith(f"; {REMARKS[0]}; {REMARKS[1]}\n")
 
 
-def test_a_reader_who_goes_away_stops_nothing(tmp_path: Path) -> None:
-    one = status(tmp_path)
-    one.outcome = Outcome("built")
+def without_reader() -> int:
     reading, writing = os.pipe()
     os.close(reading)
-    with os.fdopen(writing, "w") as out:
+    return writing
+
+
+@pytest.mark.parametrize(
+    "device", [without_reader, lambda: os.open("/dev/full", os.O_WRONLY)], ids=["no reader", "disk full"]
+)
+def test_a_report_that_cannot_be_written_stops_nothing(tmp_path: Path, device: Callable[[], int]) -> None:
+    one = status(tmp_path)
+    one.outcome = Outcome("built")
+    with os.fdopen(device(), "w") as out:
         reporter = Reporter(out, {})
         for _ in range(2):
             reporter.add_success(Task(one.step.task, None, meta={"status": one}))
