@@ -32,6 +32,7 @@ from tasks.workflow.model_folder import load_settings
 from tasks.workflow.part_files import check_parts
 from tasks.workflow.printing import printing
 from tasks.workflow.reporter import Reporter
+from tasks.workflow.run_options import refuse_processes
 from tasks.workflow.step_status import StepStatus
 from tasks.workflow.unused_settings import unused_settings
 from tasks.workflow.why import explain, matches
@@ -56,6 +57,7 @@ class Workflow:
         """
         prepare_streams()
         try:
+            refuse_processes()
             words = command_line_words()
             configs = load_settings(words, workdir=Path(get_initial_workdir() or Path.cwd()))
             input_files.check_read(configs)

@@ -1,11 +1,9 @@
 """doit's action of every step: reuse what its receipt shows, or build it in a child process."""
 
-import argparse
 import contextlib
 import os
 import shlex
 import sys
-from functools import cache
 from pathlib import Path
 
 from doit.exceptions import BaseFail, TaskError, TaskFailed
@@ -18,6 +16,7 @@ from tasks.freshness.decide import Decision, input_digests
 from tasks.freshness.digests import Digests
 from tasks.job import Job
 from tasks.pipeline.step import Step
+from tasks.workflow.run_options import run_options
 from tasks.workflow.step_status import StepStatus
 
 
@@ -32,7 +31,7 @@ def execute(status: StepStatus, root: Path, digests: Digests) -> BaseFail | None
         return TaskFailed(status.problem)
     if decision is None:
         raise RuntimeError(f"{step.task}: doit did not ask whether it is up to date")
-    always: bool = run_options().always_execute
+    always: bool = run_options().get("always", False)
     if decision.fresh and not always:
         status.outcome = Outcome("reused")
         return None
@@ -116,14 +115,5 @@ def _request(decision: Decision, root: Path, *, always: bool) -> Request:
 def _threads_of_a_step() -> int:
     """The cores that this process may use, divided by the number of steps that doit runs at once."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    at_once: int = run_options().process
+    at_once: int = run_options().get("num_process", 0)
     return max(1, cores // max(1, at_once))
-
-
-@cache
-def run_options() -> argparse.Namespace:
-    """The options of `doit run` that doit gives neither to tasks nor to reporters."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("-n", "--process", type=int, default=1)
-    parser.add_argument("-a", "--always-execute", action="store_true")
-    return parser.parse_known_args(sys.argv[1:])[0]
