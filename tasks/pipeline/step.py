@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tasks.paths import failed_report
+
 
 @dataclass(frozen=True)
 class Skip:
@@ -74,3 +76,8 @@ class Step:
             return self.folder.with_name(f"{self.folder.name}.receipt.json")
         first = next(iter(self.outputs.values()))
         return first.with_name(f"{first.name if len(self.outputs) == 1 else self.stage}.receipt.json")
+
+    @property
+    def failed_report(self) -> Path | None:
+        """Where the report of a verification is kept if it fails; None for other steps."""
+        return failed_report(self.inputs["artifact"]) if "artifact" in self.inputs else None

@@ -4,12 +4,12 @@ import contextlib
 import os.path
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from tasks.errors import UserError, listed
 from tasks.freshness.receipt import Receipt
-from tasks.paths import failed_report, lock_path
+from tasks.paths import lock_path
 from tasks.pipeline.step import Step
 
 
@@ -99,10 +99,6 @@ def _found(step: Step) -> tuple[list[Path], list[Path]]:
     """What is there of a step, its receipt last; and what lies at the place of an output without being one."""
     receipt, folder = Receipt.read(step.receipt), step.receipt.parent
     described = [folder / name for name in sorted(receipt.outputs if receipt else ())]
-    ours = [path for path in (*_reports(step), *described, step.receipt) if os.path.lexists(path)]
+    made = [*([step.failed_report] if step.failed_report else ()), *described, step.receipt]
+    ours = [path for path in made if os.path.lexists(path)]
     return ours, [path for path in step.outputs.values() if os.path.lexists(path) and path not in described]
-
-
-def _reports(step: Step) -> Iterator[Path]:
-    if "artifact" in step.inputs:
-        yield failed_report(step.inputs["artifact"])

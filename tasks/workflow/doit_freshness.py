@@ -1,6 +1,6 @@
 """What doit asks before a step: is it up to date, has a file changed? Receipts and content answer, not times."""
 
-import os
+import os.path
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +31,8 @@ class UpToDate:
         except UserError as error:
             self.status.problem = str(error)
             return False
-        return self.status.decision.fresh
+        failed = self.status.step.failed_report  # which the action of the step removes
+        return self.status.decision.fresh and not (failed and os.path.lexists(failed))
 
     def __str__(self) -> str:
         return "; ".join(self.status.decision.reasons) if self.status.decision else "an input is not there yet"

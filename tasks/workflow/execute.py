@@ -15,6 +15,7 @@ from tasks.errors import UserError
 from tasks.freshness.decide import Decision, input_digests
 from tasks.freshness.digests import Digests
 from tasks.job import Job
+from tasks.paths import failed_report
 from tasks.pipeline.step import Step
 from tasks.workflow.run_options import run_options
 from tasks.workflow.step_status import StepStatus
@@ -33,6 +34,7 @@ def execute(status: StepStatus, root: Path, digests: Digests) -> BaseFail | None
         raise RuntimeError(f"{step.task}: doit did not ask whether it is up to date")
     always: bool = run_options().get("always", False)
     if decision.fresh and not always:
+        _remove_failed_reports(step, rebuilt=False)
         status.outcome = Outcome("reused")
         return None
     file = paths.request_path(root, step.task)
@@ -42,6 +44,8 @@ def execute(status: StepStatus, root: Path, digests: Digests) -> BaseFail | None
         if cause := _outer_cause(error, root):
             return TaskFailed(cause)
         raise
+    if outcome.ok:
+        _remove_failed_reports(step, rebuilt=outcome.status == "built")
     for name, output in outcome.outputs.items():
         with contextlib.suppress(OSError):  # removed again already
             digests.adopt(step.receipt.parent / name, output.sha256, modified_ns=output.modified_ns)
@@ -52,6 +56,15 @@ def execute(status: StepStatus, root: Path, digests: Digests) -> BaseFail | None
     again = f"To run only this step again: {shlex.join([sys.executable, '-m', 'tasks.child.worker', str(file)])}"
     failure = TaskFailed if outcome.status == "failed" else TaskError
     return failure(f"{outcome.message.rstrip()}\n{again}")
+
+
+def _remove_failed_reports(step: Step, *, rebuilt: bool) -> None:
+    """What a success contradicts: an earlier failure of this verification, and those of artifacts that are gone."""
+    outdated = [failed_report(path) for path in step.outputs.values()] if rebuilt else []
+    for path in (step.failed_report, *outdated):
+        with contextlib.suppress(OSError):  # it misleads, but harms nothing
+            if path:
+                path.unlink(missing_ok=True)
 
 
 def _built(request: Request, file: Path, digests: Digests) -> Outcome:

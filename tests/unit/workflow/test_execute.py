@@ -14,7 +14,7 @@ from tasks.child.request import Request
 from tasks.freshness import decide as decisions
 from tasks.freshness import digests as digesting
 from tasks.freshness.digests import RACY_SECONDS, Digests
-from tasks.paths import sockets
+from tasks.paths import failed_report, sockets
 from tasks.pipeline.step import Skip, Step
 from tasks.workflow import doit_freshness, why
 from tasks.workflow.doit_freshness import ContentChecker, UpToDate
@@ -173,3 +173,34 @@ def test_other_errors_of_the_system_stay_bugs(tmp_path: Path, monkeypatch: pytes
     UpToDate(status, Digests(tmp_path / "memo.json"))()
     with pytest.raises(FileNotFoundError, match="a bug"):
         execute(status, tmp_path, Digests(tmp_path / "memo.json"))
+
+
+def with_verification(folder: Path) -> list[Step]:
+    """A step that makes an artifact, and one that verifies it."""
+    export, verify = chain(folder)
+    artifact = export.outputs["out"]
+    return [export, replace(verify, inputs={"artifact": artifact})]
+
+
+def test_the_report_of_a_failure_goes_when_the_verification_succeeds_or_is_found_done(tmp_path: Path) -> None:
+    steps, digests = with_verification(tmp_path), Digests(tmp_path / "memo.json")
+    for outcomes in (["built", "built"], [None, "reused"]):
+        failed = failed_report(steps[0].outputs["out"])
+        failed.parent.mkdir(exist_ok=True)
+        failed.write_text("{}")
+        statuses = run(steps, tmp_path, digests)
+        assert [status.outcome and status.outcome.status for status in statuses] == outcomes
+        assert not failed.exists()
+
+
+def test_it_goes_with_the_artifact_that_failed(tmp_path: Path) -> None:
+    export, _ = with_verification(tmp_path)
+    failed = failed_report(export.outputs["out"])
+    failed.parent.mkdir()
+    failed.write_text("{}")
+    digests = Digests(tmp_path / "memo.json")
+    run([export], tmp_path, digests)
+    assert not failed.exists()
+    failed.write_text("{}")
+    run([export], tmp_path, digests)
+    assert failed.exists()  # nothing was built
