@@ -11,6 +11,7 @@ from tasks.errors import UserError, listed
 from tasks.freshness.receipt import Receipt
 from tasks.paths import lock_path
 from tasks.pipeline.step import Step
+from tasks.progress import Unfailing
 
 
 def refuse_beside_a_run(steps: Sequence[Step], root: Path) -> None:
@@ -40,10 +41,10 @@ def clean(step: Step, root: Path, problems: list[str], dryrun: bool) -> None:
     """
     ours, others = _found(step)
     for path in others:
-        print(f"{step.task}: leaving {path}, which no receipt describes")
+        _say(f"{step.task}: leaving {path}, which no receipt describes")
     if dryrun:
         for path in ours:
-            print(f"{step.task}: removing {path}")
+            _say(f"{step.task}: removing {path}")
         return
     from filelock import FileLock
 
@@ -75,13 +76,17 @@ def _remove(step: Step, problems: list[str]) -> None:
     for path in ours:
         if failed and path == step.receipt:
             continue
-        print(f"{step.task}: removing {path}")
+        _say(f"{step.task}: removing {path}")
         try:
             path.unlink()
         except OSError as error:
             problems.append(f"{path}: {'is a folder' if path.is_dir() else error.strerror}")
             failed = True
     _remove_folders(step)
+
+
+def _say(text: str) -> None:
+    print(text, file=Unfailing(sys.stdout), flush=True)  # `doit clean | head` goes on
 
 
 def _remove_folders(step: Step) -> None:

@@ -367,3 +367,15 @@ def test_a_folder_of_shards_is_named_with_the_command_that_joins_them(tmp_path: 
         survey(tmp_path)
     subprocess.run([sys.executable, *shlex.split(caught.value.remedy.split(": ", 1)[1])[1:]], check=True)
     assert torch.load(tmp_path / "epoch_0_whole.pt", weights_only=True)["model"]["w"].tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("denied", ["lstat", "iterdir"])  # as of a folder of mode 400 and of one of mode 100
+def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path, denied: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def deny(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    sidecar(tmp_path, "epoch_0_whole")
+    monkeypatch.setattr(Path, denied, deny)
+    with pytest.raises(UserError, match=r"cannot be read .got Permission denied.\. Check its permissions") as caught:
+        survey(tmp_path)
+    assert caught.value.where == str(tmp_path)

@@ -124,3 +124,12 @@ def test_a_lock_that_cannot_be_taken_is_reported_and_nothing_is_removed(step: St
 
 def test_a_clean_that_removed_everything_ends_as_usual() -> None:
     end_of_clean([])
+
+
+def test_a_clean_of_which_the_report_cannot_be_written_removes_all_the_same(
+    step: Step, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        monkeypatch.setattr("sys.stdout", full)
+        clean(step, root_of(step), [], dryrun=False)
+    assert not step.receipt.exists()

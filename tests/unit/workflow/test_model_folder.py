@@ -3,10 +3,11 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tasks.errors import ConfigError
+from tasks.errors import ConfigError, UserError
 from tasks.models.cosyvoice.hyperyaml.class_map import MODEL_OF_FLOW
 from tasks.settings.schema import Config
 from tasks.workflow.model_folder import known_models, load_settings, without_yaml
@@ -141,3 +142,23 @@ def test_a_missing_yaml_names_the_setting_that_helps(folder: Folder, files: dict
 def test_the_loader_of_a_folder_knows_the_same_classes() -> None:
     for model, declared in known_models().items():
         assert {name for name in declared["classes"] if MODEL_OF_FLOW.get(name) == model}
+
+
+def test_a_yaml_that_may_not_be_read_does_not_count_as_one_without_a_class(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = folder(cosyvoice2="cosyvoice2")
+    readers = {name: getattr(Path, name) for name in ("read_bytes", "open")}
+
+    def reader(name: str) -> Callable[..., Any]:
+        def read(self: Path, *arguments: Any, **options: Any) -> Any:
+            if self.parent == where:
+                raise PermissionError(13, "Permission denied")
+            return readers[name](self, *arguments, **options)
+
+        return read
+
+    for name in readers:
+        monkeypatch.setattr(Path, name, reader(name))
+    with pytest.raises(UserError, match=r"cosyvoice2\.yaml: cannot be read .got Permission denied"):
+        load_settings([f"model.dir={where}"], workdir=Path("/w"))
