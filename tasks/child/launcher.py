@@ -46,8 +46,10 @@ def run_in_child(file: Path) -> Outcome:
     except (EOFError, OSError) as error:
         if not isinstance(error, EOFError | ConnectionError) and error.errno not in NO_RESOURCES:
             raise
+        ours.close()
         return Outcome("failed", _not_started(error))  # the server that forks children has died, or could not fork
-    theirs.close()
+    finally:
+        theirs.close()
     try:
         outcome = Outcome.from_plain(ours.recv())
     except EOFError:

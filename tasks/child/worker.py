@@ -53,8 +53,8 @@ def execute(request: Request) -> Outcome:
     except UserError as error:
         return Outcome("failed", str(error))
     except MemoryError:
-        what = "there is not enough memory for this step"
-        return Outcome("failed", f"{request.job.step}: {what}. Free memory, or run fewer steps at once: -n 1.")
+        what, remedy = "there is not enough memory for this step", "Free memory, or run fewer steps at once: -n 1"
+        return Outcome("failed", str(UserError(what, where=request.job.step, remedy=remedy)))
     except Exception as error:
         if is_disk_error(error, request.receipt.parent):
             return Outcome("failed", disk_error_message(error, request.receipt.parent))
