@@ -1,4 +1,4 @@
-"""Other dimensions for the recorded model folders; the limits of verification were chosen before the last set."""
+"""Other dimensions for the recorded model folders; the limits of verification were chosen before the last two sets."""
 
 UNET_1, UNET_2 = "channels: [32, 32]", "channels: [32]"
 # Changes of the recorded folders' YAML; each is made wherever the text is.
@@ -34,6 +34,13 @@ DIMENSIONS: dict[str, list[dict[str, str]]] = {
             "linear_units: 80": "linear_units: 144",
             "num_blocks: 2": "num_blocks: 3",
         },
+        {
+            UNET_1: "channels: [80, 80]",
+            "attention_head_dim: 8": "attention_head_dim: 20",
+            "num_mid_blocks: 1": "num_mid_blocks: 4",
+            "linear_units: 80": "linear_units: 112",
+            "num_blocks: 2": "num_blocks: 5",
+        },
     ],
     "cosyvoice2": [
         {
@@ -66,6 +73,13 @@ DIMENSIONS: dict[str, list[dict[str, str]]] = {
             "linear_units: 80": "linear_units: 144",
             "num_blocks: 2": "num_blocks: 3",
         },
+        {
+            UNET_2: "channels: [80]",
+            "attention_head_dim: 8": "attention_head_dim: 20",
+            "num_mid_blocks: 1": "num_mid_blocks: 4",
+            "linear_units: 80": "linear_units: 112",
+            "num_blocks: 2": "num_blocks: 5",
+        },
     ],
     "cosyvoice3": [
         {
@@ -89,6 +103,13 @@ DIMENSIONS: dict[str, list[dict[str, str]]] = {
             "heads: 4": "heads: 6",
             "depth: 2": "depth: 3",
             "base_channels: 32": "base_channels: 48",
+        },
+        {
+            "dim: 64": "dim: 80",
+            "heads: 4": "heads: 5",
+            "depth: 2": "depth: 5",
+            "ff_mult: 2": "ff_mult: 3",
+            "base_channels: 32": "base_channels: 80",
         },
     ],
 }

@@ -17,6 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakIdKeyDictionary
 
+from tasks.actions.verify.summation import in_lanes
+
 EXACT = {"sin", "cos"}  # near 1000 rad 16-bit numbers are half a radian apart: nobody computes angles in them
 # What carries an angle from the inputs to its sine.
 CARRIES = {
@@ -55,8 +57,9 @@ def rounded(run: Callable[[], Result], dtype: torch.dtype, *, seed: int | None =
 
     Args:
         dtype: 16 bits, or float32, which rounds nothing.
-        seed: with one, some results are moved to the next number of the format at random. The errors of such a run
-            are as large as those of a run without, and other ones.
+        seed: with one, the run is as another engine's: some results are moved to the next number of the format at
+            random, and sums are added up in lanes. The errors of such a run are other ones, and as large as those of a
+            run without except where the order of a sum matters (`summation`).
 
     Raises:
         RuntimeError: the module cannot be run in another arithmetic.
@@ -168,10 +171,16 @@ class Rounded(TorchDispatchMode):
             changed, *rest = args
             result = func(changed, *tree_map(self._round, rest), **tree_map(self._round, kwargs))
             return result.copy_(self._result(result)) if isinstance(result, Tensor) else result
-        return tree_map(self._result, func(*tree_map(self._round, args), **tree_map(self._round, kwargs)))
+        computed = self._operator(func, args)
+        return tree_map(self._result, computed(*tree_map(self._round, args), **tree_map(self._round, kwargs)))
+
+    def _operator(self, func: Any, args: Any) -> Callable[..., Any]:
+        if self._seed is None or not _is_fp32(args[0] if args else None):
+            return func
+        return in_lanes(_name(func)) or func
 
     def _result(self, value: Any) -> Any:
-        if self._seed is None or not isinstance(value, Tensor) or value.dtype is not torch.float32:
+        if self._seed is None or not _is_fp32(value):
             return self._round(value)
         random = torch.Generator(value.device).manual_seed(hash((self._seed, self._number)))
         dice = torch.rand(value.shape, generator=random, device=value.device)
@@ -179,10 +188,14 @@ class Rounded(TorchDispatchMode):
         return self._round(self._round(value) * (1 + torch.finfo(self._dtype).eps * step))
 
     def _round(self, value: Any) -> Any:
-        if not isinstance(value, Tensor) or value.dtype is not torch.float32:
+        if not _is_fp32(value):
             return value
         result = value.to(self._dtype).float()
         return torch.where(result.isinf(), value, result)
+
+
+def _is_fp32(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.dtype is torch.float32
 
 
 def _widened(value: Any) -> Any:

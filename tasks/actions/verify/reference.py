@@ -32,7 +32,7 @@ class Expected:
         outputs: returns those of the original, by name: in float64 for an fp32 artifact, in fp32 for others.
         cost: of each output, the errors of the original itself in the artifact's format.
         note: why there is no cost, if there is none.
-        cost_again: the same of another run, whose roundings differ at random; its argument is a seed.
+        cost_again: the same of a run as in another engine; its argument is the seed of its roundings.
         milliseconds: of a call of the original in fp32.
     """
 
