@@ -21,6 +21,7 @@ from tasks.actions.inputs.generated import (
 from tasks.actions.inputs.recorded import recorded_cases
 from tasks.actions.original import load_original
 from tasks.actions.verify.conclusion import concluded
+from tasks.actions.verify.doubt import all_tried
 from tasks.actions.verify.reference import expected_of
 from tasks.actions.verify.requirements import (
     require_dtypes,
@@ -76,10 +77,10 @@ def run(job: Job) -> dict[str, Any]:
             expected_of(case, reference, component=component, dtype=dtype, dtypes=artifact.dtypes, folder=Path(folder))
             for case in progress(cases, label="trials of the original")
         ]
-        results: list[dict[str, Any]] = []
-        for each in progress(expected, label="trials of the artifact"):
-            failed = any(result["failures"] for result in results)
-            results.append(tried(each, artifact, component=component, dtype=dtype, limits=verify, in_doubt=not failed))
+        results = all_tried(
+            expected,
+            lambda each, runs: tried(each, artifact, component=component, dtype=dtype, limits=verify, runs=runs),
+        )
     about = {"provider": artifact.provider, "reference": reference.provider, **contained, "left_out": left_out}
     return concluded(job, about, results)
 

@@ -1,6 +1,6 @@
 """One trial of a verification: the artifact on inputs whose outputs are known, the errors and their limits."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -14,9 +14,6 @@ from tasks.errors import UserError
 from tasks.runtimes.base import Runtime
 from tasks.settings.component import ComponentSpec, Kind
 
-NEAR_DB = 20.0  # damage that is larger is no matter of luck
-RUNS_IN_DOUBT = 16
-
 
 def tried(
     expected: Expected,
@@ -25,15 +22,14 @@ def tried(
     component: ComponentSpec,
     dtype: torch.dtype,
     limits: Mapping[str, Any],
-    in_doubt: bool = True,
+    runs: int,
 ) -> dict[str, Any]:
     """Run the artifact on one case.
 
     Args:
         dtype: of the artifact's floats.
         limits: the settings under `verify`.
-        in_doubt: whether an artifact that is a little beyond its limits is given the benefit of more runs of the
-            original.
+        runs: of the original, at most, that an artifact beyond its limits is compared with as well.
 
     Returns:
         What the report has of the case; `failures` has lines for each output that is beyond its limits, `excused` the
@@ -47,7 +43,7 @@ def tried(
     _require_as_many(found, component)
     outputs = dict(zip(component.outputs, found, strict=True))
     outputs |= chunked_outputs(case, artifact, component=component, dtype=dtype)
-    results, floors = _judged(outputs, expected, dtype, limits, in_doubt=in_doubt)
+    results, floors = _judged(outputs, expected, dtype, limits, runs=runs)
     failures = {name: result.failures(limits, floors.get(name)) for name, result in results.items()}
     excused = [name for name, result in results.items() if not failures[name] and result.failures(limits)]
     masks = {name: case.inputs[name].float().mean().item() for name in component.of_kind(Kind.mask)}
@@ -67,19 +63,21 @@ def tried(
 
 
 def _judged(
-    outputs: Outputs, expected: Expected, dtype: torch.dtype, limits: Mapping[str, Any], *, in_doubt: bool
+    outputs: Outputs, expected: Expected, dtype: torch.dtype, limits: Mapping[str, Any], *, runs: int
 ) -> tuple[dict[str, Metrics], dict[str, Floor | None]]:
     """The errors of each output, and the limits that follow from its format."""
     originals = expected.outputs()
     _require_same_shapes(outputs, originals)
     floors = {name: _floor(cost, dtype, limits) for name, cost in expected.cost.items()}
     results = _compared(outputs, originals, floors, limits)
-    if in_doubt:
-        for doubted, seeds in ((_is_beyond, range(1)), (_is_near, range(1, RUNS_IN_DOUBT))):
-            names = [name for name, floor in floors.items() if floor and doubted(results[name], floor)]
-            if names:
-                floors |= _floors_in_doubt(names, floors, expected, dtype, limits, seeds=seeds)
-                results = _compared(outputs, originals, floors, limits)
+    for seed in range(runs):
+        beyond = [name for name, floor in floors.items() if floor and _is_beyond(results[name], floor, limits)]
+        if not beyond:
+            break
+        lower = _lower_floors(beyond, floors, expected.cost_again(seed), dtype, limits)
+        if lower:
+            floors |= lower
+            results = _compared(outputs, originals, floors, limits)
     return results, floors
 
 
@@ -91,30 +89,26 @@ def _floor(cost: Metrics, dtype: torch.dtype, limits: Mapping[str, Any], *, by_c
     return Floor.of(cost, dtype, max_noise=noise, excuses=excuses, by_chance=by_chance)
 
 
-def _is_beyond(result: Metrics, floor: Floor) -> bool:
-    return result.finite and result.snr_db < floor.snr_db
+def _is_beyond(result: Metrics, floor: Floor, limits: Mapping[str, Any]) -> bool:
+    """Of NaN no run decides."""
+    return result.finite and bool(result.failures(limits, floor))
 
 
-def _is_near(result: Metrics, floor: Floor) -> bool:
-    return _is_beyond(result, floor) and floor.snr_db - result.snr_db < NEAR_DB
-
-
-def _floors_in_doubt(
+def _lower_floors(
     names: Sequence[str],
     floors: Mapping[str, Floor | None],
-    expected: Expected,
+    costs: Mapping[str, Metrics],
     dtype: torch.dtype,
     limits: Mapping[str, Any],
-    *,
-    seeds: Iterable[int],
 ) -> dict[str, Floor]:
-    """A single run may have had good luck where a rounding decides what an attention attends to; and where padding is
-    added up, PyTorch's order of summation has it by far: what that costs, one run shows."""
-    costs = [expected.cost_again(seed) for seed in seeds]
+    """The limits that another run of the original lowers.
+
+    A single run may have had good luck where a rounding decides what an attention attends to, and then it is luck by
+    any number of dB; and where padding is added up, PyTorch's order of summation has it by far.
+    """
     found: dict[str, Floor] = {}
     for name in names:
-        worst = min((cost[name] for cost in costs), key=lambda cost: cost.snr_db)
-        again, before = _floor(worst, dtype, limits, by_chance=False), floors[name]
+        again, before = _floor(costs[name], dtype, limits, by_chance=False), floors[name]
         if again and before and again.snr_db < before.snr_db:
             found[name] = again
     return found
