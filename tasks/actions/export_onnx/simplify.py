@@ -4,14 +4,50 @@ The weights are shared with the module while the passes run. onnxsim copies them
 that the graph would depend on their values.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import onnx_ir as ir
 import onnxscript.optimizer
 import onnxscript.rewriter
 from onnx_ir.passes import common
+from onnxscript.rewriter import RewriteRule, onnx_fusions
 from onnxscript.rewriter.rules import common as rules
 
-RULES = [rules.transpose_transpose_rule, rules.no_op_transpose_rule, rules.cast_cast_rule, rules.no_op_cast_rule]
+
+def _gelu_rule(function: str, halved: Callable[[Any, ir.Value, ir.Value, ir.Value], ir.Value]) -> RewriteRule:
+    """x (1/2 (1 + f(...))) in the order by which ONNX Runtime recognizes this GELU; the values are the same.
+
+    Args:
+        halved: returns x, 1/2 and 1 + f(...) multiplied.
+    """
+
+    def pattern(op: Any, x: ir.Value, half: ir.Value, y: ir.Value, one: ir.Value) -> ir.Value:
+        return op.Mul(x, op.Mul(half, op.Add(getattr(op, function)(y), one)))
+
+    def replacement(op: Any, x: ir.Value, half: ir.Value, y: ir.Value, one: ir.Value) -> ir.Value:
+        return halved(op, x, half, op.Add(getattr(op, function)(y), one))
+
+    return RewriteRule(pattern, replacement, name=f"Gelu{function}")
+
+
+# Of the rules that onnxscript applies by default, those that such graphs need. One of the others, which splits slices,
+# has several outputs, and for such a rule the matcher indexes the whole graph at every node.
+RULES = [
+    rules.add_0_rule, rules.sub_0_rule, rules.mul_by_1_rule, rules.div_by_1_rule, rules.dropout_inference_rule,
+    rules.dropout_zero_rule, rules.cast_constant_of_shape_rule, rules.cast_constant_of_shape_without_value_rule,
+    rules.collapse_slice_rule, rules.collapse_slice2_rule, rules.materialize_reshape_shape_rule, rules.min_min_rule,
+    rules.max_max_rule, rules.min_max_rule, rules.max_min_rule, rules.cast_cast_rule, rules.no_op_cast_rule,
+    rules.no_op_expand_rule, rules.flatten_to_reshape_rule, rules.reshape_reshape_rule, rules.no_op_transpose_rule,
+    rules.transpose_transpose_rule, rules.unsqueeze_unsqueeze_rule, rules.squeeze_reshape_1d_rule,
+    rules.no_op_dynamic_scatter_nd_rule, rules.no_op_static_scatter_nd_rule, rules.normalize_pad_format_conv_rule,
+    rules.fuse_pad_into_conv_rule, rules.fuse_batchnorm_into_conv_rule, rules.fuse_batchnorm_into_conv_transpose_rule,
+    rules.fuse_batchnorm_into_gemm_rule, rules.one_reshape_matmul_reshape_rule, rules.two_reshapes_matmul_reshape_rule,
+    _gelu_rule("Erf", lambda op, x, half, y: op.Mul(op.Mul(x, y), half)),
+    _gelu_rule("Tanh", lambda op, x, half, y: op.Mul(op.Mul(x, half), y)),
+]  # fmt: skip
+ROUNDS = 4
 REARRANGES = {"Reshape", "Transpose"}
 PROJECTS = {"MatMul", "Gemm"}
 SMALL = 64  # elements; larger equal tensors are weights, which another checkpoint makes unequal
@@ -23,11 +59,26 @@ def simplify(model: ir.Model) -> dict[str, float]:
     Returns:
         The weights that were multiplied by a scalar, and by which.
     """
+    common.InlinePass()(model)
     common.ShapeInferencePass()(model)
-    onnxscript.optimizer.optimize(model, num_iterations=4, onnx_shape_inference=True)
-    onnxscript.rewriter.rewrite(model, pattern_rewrite_rules=RULES)
-    common.DeduplicateInitializersPass(size_limit=SMALL)(model)
-    common.CommonSubexpressionEliminationPass()(model)
+    for _ in range(ROUNDS):
+        folded = onnxscript.optimizer.fold_constants(model, onnx_shape_inference=True).modified
+        rewritten = onnxscript.rewriter.RewritePass(RULES)(model).modified
+        common.RemoveUnusedNodesPass()(model)
+        if not (folded or rewritten):
+            break
+    onnx_fusions.fuse(model)  # into the operators that opset 23 brought
+    for cleanup in (
+        common.RemoveUnusedNodesPass(),
+        common.RemoveUnusedFunctionsPass(),
+        common.RemoveUnusedOpsetsPass(),
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        common.DeduplicateInitializersPass(size_limit=SMALL),
+        common.CommonSubexpressionEliminationPass(),
+        common.OutputFixPass(),
+        common.NameFixPass(),
+    ):
+        cleanup(model)
     scales = _fold_scales(model)
     common.RemoveUnusedNodesPass()(model)
     return scales
@@ -36,12 +87,13 @@ def simplify(model: ir.Model) -> dict[str, float]:
 def _fold_scales(model: ir.Model) -> dict[str, float]:
     """Multiply scalars into the weight of the projection they scale, before or after it.
 
-    Attention's 1/sqrt(d) and GELU's 1/2 go this way: one node less per block each, exact when powers of two.
+    Attention's 1/sqrt(d) goes this way: one node less per block, exact when a power of two. GELU's 1/2 does not:
+    engines recognize GELU by it.
     """
     scales: dict[str, float] = {}
     for node in list(model.graph):
         scale, scaled = _scale_and_scaled(node)
-        if scale is None or scaled is None or node.outputs[0].is_graph_output():
+        if scale is None or scaled is None or node.outputs[0].is_graph_output() or _is_gelu(node):
             continue
         weight = _weight_before(scaled) or _weight_after(node.outputs[0])
         if weight is not None and weight.const_value is not None:
@@ -60,6 +112,19 @@ def _scale_and_scaled(node: ir.Node) -> tuple[float | None, ir.Value | None]:
         if tensor is not None and tensor.size == 1 and tensor.dtype == ir.DataType.FLOAT:
             return float(tensor.numpy().item()), scaled
     return None, None
+
+
+def _is_gelu(half: ir.Node) -> bool:
+    """Whether a product is x (1 + f(...)) / 2, or is multiplied by 1 + f(...), where f is erf or tanh."""
+    products = [*_producers(half), *(use.node for use in half.outputs[0].uses())]
+    sums = [node for product in products if product.op_type == "Mul" for node in _producers(product)]
+    functions = [node for node in sums if node.op_type == "Add" for node in _producers(node)]
+    return any(node.op_type in {"Erf", "Tanh"} for node in functions)
+
+
+def _producers(node: ir.Node) -> list[ir.Node]:
+    found = [value.producer() for value in node.inputs if value is not None]
+    return [producer for producer in found if producer is not None]
 
 
 def _weight_before(value: ir.Value) -> ir.Value | None:

@@ -18,6 +18,7 @@ import torch
 from onnx_ir.passes.common import ShapeInferencePass
 from torch import Tensor, nn
 
+from tasks.actions.export_onnx.decompositions import FewestDecompositions
 from tasks.actions.inputs.declared_shapes import require_declared_shapes
 from tasks.actions.inputs.generated import static_sizes, trace_sample
 from tasks.errors import UserError, reason
@@ -34,7 +35,7 @@ def trace(module: nn.Module, *, component: ComponentSpec, settings: Settings) ->
 
     Args:
         module: in eval mode, fp32, on the CPU.
-        settings: `onnx`: exporter, opset, constant_folding, dynamic_batch.
+        settings: `onnx`: exporter, opset, constant_folding, simplify, dynamic_batch.
 
     Raises:
         UserError: the module does not take the declared shapes, or the exporter cannot export it.
@@ -90,17 +91,28 @@ def _with_dynamo(
         {position: dims[size] for position, size in enumerate(declared.shape) if isinstance(size, str) and size in dims}
         for declared in component.inputs.values()
     )
-    program = torch.onnx.export(
-        bound,
-        tuple(sample.values()),
-        input_names=list(sample),
-        output_names=list(component.outputs),
-        opset_version=settings["opset"],
-        dynamic_shapes=(shapes,),
-        dynamo=True,
-        optimize=settings["constant_folding"],
-        verbose=False,
-    )
+
+    def exported() -> torch.onnx.ONNXProgram | None:
+        return torch.onnx.export(
+            bound,
+            tuple(sample.values()),
+            input_names=list(sample),
+            output_names=list(component.outputs),
+            opset_version=settings["opset"],
+            dynamic_shapes=(shapes,),
+            dynamo=True,
+            optimize=settings["constant_folding"] and not settings["simplify"],  # which folds constants, too
+            verbose=False,
+        )
+
+    with FewestDecompositions() as shortcut:
+        try:
+            program = exported()
+        except torch.onnx.errors.OnnxExporterError:
+            if not shortcut.returned:
+                raise
+            program = None
+    program = program or exported()
     if program is None:
         raise RuntimeError("torch.onnx.export(dynamo=True) returned no program")
     return program.model

@@ -82,11 +82,9 @@ class Rotation:
         self.cos = angles.cos().to(dtype)
         self.sin = angles.sin().to(dtype)
         # x @ turn maps each pair (a, b) to (-b, a): a small matrix product is faster than splitting the pairs.
-        even = torch.arange(0, width, 2, device=angles.device)
-        turn = torch.zeros(width, width, dtype=dtype, device=angles.device)
-        turn[even + 1, even] = -1.0
-        turn[even, even + 1] = 1.0
-        self.turn = turn
+        channel = torch.arange(width, device=angles.device)
+        is_pair = channel.unsqueeze(1) // 2 == channel // 2
+        self.turn = ((channel - channel.unsqueeze(1)) * is_pair).to(dtype)
 
     def __call__(self, x: Tensor) -> Tensor:
         """(B, T, heads * width) -> the same shape."""
