@@ -15,6 +15,7 @@ from tasks.actions.original import unwrapped
 from tasks.checkpoints import Checkpoint
 from tasks.errors import UserError, listed, shortened_name
 from tasks.job import Job
+from tasks.models.loading.archive import compare_checksums
 from tasks.models.loading.checkpoint_file import open_checkpoint, save_checkpoint
 
 GROUP_BYTES = 128 * 2**20
@@ -85,6 +86,7 @@ def _is_averaged(tensor: Tensor) -> bool:
 
 
 def _require_alike(members: Sequence[Path]) -> None:
+    compare_checksums(members)
     first = _described(members[0])
     for member in members[1:]:
         other = _described(member)

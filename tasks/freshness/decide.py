@@ -80,6 +80,7 @@ def input_digests(
     predicted: Mapping[str, str] = NOTHING,
 ) -> dict[str, str]:
     """SHA-256 of each input by its role, or of the `records` in it that count."""
+    digests.learn(path for role, path in inputs.items() if role not in predicted and not records.get(role))
     return {
         role: predicted[role] if role in predicted else _digest(path, records.get(role, ()), digests)
         for role, path in inputs.items()

@@ -7,9 +7,12 @@ times and inode, and computed again only when one of them has changed.
 import ast
 import hashlib
 import json
+import os
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import resolve_name
 from os import stat_result
 from pathlib import Path
@@ -22,6 +25,7 @@ from tasks.plain_data import read_json_object, write_atomically
 
 # A file written again within the clock's granularity keeps its times: digests of files this young are not remembered.
 RACY_SECONDS = 0.05
+LARGE_BYTES = 2**24  # a thread costs less than the digest of such a file
 
 
 class Digests:
@@ -36,6 +40,13 @@ class Digests:
     def of_file(self, path: Path) -> str:
         """SHA-256 of a file's bytes."""
         return cast(str, self._remembered(f"bytes:{path}", path, lambda: sha256(path)))
+
+    def learn(self, paths: Iterable[Path]) -> None:
+        """Compute the digests of large files that are not remembered side by side, for `of_file`."""
+        new = [path for path in paths if self._is_large_and_new(path)]
+        if len(new) > 1:
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                deque(pool.map(self.of_file, new), maxlen=0)
 
     def of_part(self, path: Path, records: Collection[str]) -> str:
         """Digest of some records of a model YAML; of its bytes where that is not known."""
@@ -66,6 +77,14 @@ class Digests:
             if self._changed:
                 self._changed = False
                 write_atomically(self._path, json.dumps(self._entries))
+
+    def _is_large_and_new(self, path: Path) -> bool:
+        try:
+            stat = path.stat()
+        except OSError:  # which `of_file` then raises
+            return False
+        entry = self._entries.get(f"bytes:{path}")
+        return stat.st_size >= LARGE_BYTES and not (entry and entry[0] == _stamp(stat))
 
     def _remembered(self, key: str, path: Path, compute: Callable[[], Any]) -> Any:
         now, stat = time.time(), path.stat()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-REPEATS, CHEAP_SECONDS = 5, 0.2  # a latency is a median where repeating costs little
+REPEATS, CHEAP_SECONDS = 3, 0.05  # a latency is a median where repeating costs little
 
 Call = Callable[[], tuple[Tensor, ...]]
 

@@ -1,6 +1,7 @@
 """Digests: of bytes and of code, remembered as long as the file has not been written."""
 
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -57,3 +58,26 @@ def test_the_digest_that_a_writer_has_computed_is_taken_over_unless_the_file_was
     moved.write_bytes(b"two")
     digests.adopt(moved, "the writer's", modified_ns=written)
     assert digests.of_file(moved) == sha256(moved)
+
+
+def test_large_files_that_are_new_are_read_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [tmp_path / f"{number}.bin" for number in range(4)]
+    for number, path in enumerate(files):
+        path.write_bytes(bytes([number]) * (1000 if number else 10))
+    time.sleep(2 * RACY_SECONDS)
+    both, read = threading.Barrier(2, timeout=60), []
+
+    def read_with_another(path: Path) -> str:
+        read.append(path)
+        both.wait()
+        return sha256(path)
+
+    digests = Digests(tmp_path / "memo.json")
+    digests.of_file(files[3])
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr("tasks.freshness.digests.LARGE_BYTES", 1000)
+    monkeypatch.setattr("tasks.freshness.digests.sha256", read_with_another)
+    digests.learn([*files, tmp_path / "missing"])
+    assert sorted(read) == files[1:3]  # neither the small one nor the remembered one
+    monkeypatch.setattr("tasks.freshness.digests.sha256", lambda path: pytest.fail("hashed again"))
+    assert digests.of_file(files[1]) == sha256(files[1])
