@@ -7,12 +7,9 @@ times and inode, and computed again only when one of them has changed.
 import ast
 import hashlib
 import json
-import os
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from importlib.util import resolve_name
 from os import stat_result
 from pathlib import Path
@@ -20,7 +17,7 @@ from typing import Any, cast
 
 from tasks.errors import UserError, reason
 from tasks.freshness.yaml_part import part_digest
-from tasks.job import sha256
+from tasks.job import call_side_by_side, sha256
 from tasks.plain_data import read_json_object, write_atomically
 
 # A file written again within the clock's granularity keeps its times: digests of files this young are not remembered.
@@ -45,8 +42,7 @@ class Digests:
         """Compute the digests of large files that are not remembered side by side, for `of_file`."""
         new = [path for path in paths if self._is_large_and_new(path)]
         if len(new) > 1:
-            with ThreadPoolExecutor(os.cpu_count()) as pool:
-                deque(pool.map(self.of_file, new), maxlen=0)
+            call_side_by_side(self.of_file, new)
 
     def of_part(self, path: Path, records: Collection[str]) -> str:
         """Digest of some records of a model YAML; of its bytes where that is not known."""
@@ -83,18 +79,21 @@ class Digests:
             stat = path.stat()
         except OSError:  # which `of_file` then raises
             return False
-        entry = self._entries.get(f"bytes:{path}")
-        return stat.st_size >= LARGE_BYTES and not (entry and entry[0] == _stamp(stat))
+        return stat.st_size >= LARGE_BYTES and self._entry(f"bytes:{path}", stat) is None
 
     def _remembered(self, key: str, path: Path, compute: Callable[[], Any]) -> Any:
         now, stat = time.time(), path.stat()
-        entry = self._entries.get(key)
-        if entry and entry[0] == _stamp(stat):
+        if entry := self._entry(key, stat):
             return entry[1]
         value = compute()
         if now - stat.st_ctime > RACY_SECONDS:
             self._remember(key, stat, value)
         return value
+
+    def _entry(self, key: str, stat: stat_result) -> Any:
+        """What is remembered of this version of a file, beside the stamp of it."""
+        entry = self._entries.get(key)
+        return entry if entry and entry[0] == _stamp(stat) else None
 
     def _remember(self, key: str, stat: stat_result, value: Any) -> None:
         with self._lock:

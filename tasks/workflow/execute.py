@@ -1,7 +1,6 @@
 """doit's action of every step: reuse what its receipt shows, or build it in a child process."""
 
 import contextlib
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -14,7 +13,7 @@ from tasks.child.request import Request
 from tasks.errors import UserError
 from tasks.freshness.decide import Decision, input_digests
 from tasks.freshness.digests import Digests
-from tasks.job import Job
+from tasks.job import Job, available_cores
 from tasks.paths import failed_report
 from tasks.pipeline.step import Step
 from tasks.workflow.run_options import run_options
@@ -127,6 +126,5 @@ def _request(decision: Decision, root: Path, *, always: bool) -> Request:
 
 def _threads_of_a_step() -> int:
     """The cores that this process may use, divided by the number of steps that doit runs at once."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     at_once: int = run_options().get("num_process", 0)
-    return max(1, cores // max(1, at_once))
+    return max(1, available_cores() // max(1, at_once))

@@ -1,13 +1,10 @@
 """Reads what torch.save writes: archives since PyTorch 1.6, memory-mapped, and the plain pickles before them."""
 
 import contextlib
-import os
 import pickle
 import warnings
 import zipfile
-from collections import deque
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +12,7 @@ from typing import Any
 import torch
 
 from tasks.errors import UserError, python_command, reason
+from tasks.job import call_side_by_side
 from tasks.user_files import damaged_weights
 
 DEFAULT_PROTOCOL = 2  # of torch.save
@@ -58,8 +56,7 @@ def compare_checksums(paths: Iterable[Path]) -> None:
 
     What is damaged, or no archive, is left to be reported by whoever opens it.
     """
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        deque(pool.map(_compared, paths), maxlen=0)
+    call_side_by_side(_compared, paths)
 
 
 def _compared(path: Path) -> None:

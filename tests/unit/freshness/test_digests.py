@@ -74,7 +74,7 @@ def test_large_files_that_are_new_are_read_side_by_side(tmp_path: Path, monkeypa
 
     digests = Digests(tmp_path / "memo.json")
     digests.of_file(files[3])
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr("tasks.job.available_cores", lambda: 2)
     monkeypatch.setattr("tasks.freshness.digests.LARGE_BYTES", 1000)
     monkeypatch.setattr("tasks.freshness.digests.sha256", read_with_another)
     digests.learn([*files, tmp_path / "missing"])
