@@ -153,3 +153,22 @@ def test_onnxruntime_recognizes_gelu(tmp_path: Path, exporter, approximate, func
     found = Counter(node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node)
     assert found[function] == 0
     assert sum(count for name, count in found.items() if name.endswith("Gelu")) == 1
+
+
+class TwoNorms(nn.Module):
+    """Whose weights are equal as long as they are not trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide, self.narrow = nn.Linear(8, 128), nn.Linear(128, 8)
+        self.first, self.second = nn.LayerNorm(128), nn.LayerNorm(128)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.narrow(self.second(self.first(self.wide(x.transpose(1, 2))).tanh())).transpose(1, 2)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
+def test_equal_weights_keep_their_names(exporter: str):
+    weights = exported(TwoNorms(), exporter=exporter).graph.initializers
+    assert {"first.weight", "first.bias", "second.weight", "second.bias"} <= weights.keys()

@@ -90,10 +90,8 @@ def _flatten(x: fx.Node, start_dim: int = 0, end_dim: int = -1) -> Call:
 
 def _sizes(x: fx.Node, start: int, end: int) -> list[int | fx.Node]:
     """Sizes of dimensions; of dynamic ones the nodes that have them."""
-    return [
-        _size_node(x, dim) if isinstance(x.meta["val"].shape[dim], torch.SymInt) else x.meta["val"].shape[dim]
-        for dim in range(start, end)
-    ]
+    sizes = x.meta["val"].shape
+    return [_size_node(x, dim) if isinstance(sizes[dim], torch.SymInt) else sizes[dim] for dim in range(start, end)]
 
 
 def _size_node(x: fx.Node, dim: int) -> fx.Node:

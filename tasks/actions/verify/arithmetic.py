@@ -52,11 +52,21 @@ COMPARE_DTYPES = {
 Result = TypeVar("Result")
 
 
-def rounded(run: Callable[[], Result], dtype: torch.dtype, *, seed: int | None = None) -> Result:
+def exact_operators(run: Callable[[], object]) -> set[int]:
+    """Numbers of the operators of a run that lead to an angle and are never rounded."""
+    with sdpa_kernel(SDPBackend.MATH), Operators() as operators:
+        run()
+    return operators.exact
+
+
+def rounded(
+    run: Callable[[], Result], dtype: torch.dtype, *, exact: set[int] | None = None, seed: int | None = None
+) -> Result:
     """What a run on fp32 inputs returns if every result is rounded to a format.
 
     Args:
         dtype: 16 bits, or float32, which rounds nothing.
+        exact: of `exact_operators`, where it is known already.
         seed: with one, the run is as another engine's: some results are moved to the next number of the format at
             random, and sums are added up in lanes. The errors of such a run are other ones, and as large as those of a
             run without except where the order of a sum matters (`summation`).
@@ -64,11 +74,10 @@ def rounded(run: Callable[[], Result], dtype: torch.dtype, *, seed: int | None =
     Raises:
         RuntimeError: the module cannot be run in another arithmetic.
     """
-    with sdpa_kernel(SDPBackend.MATH):  # attention as the operators that it is exported as, so that each is seen
-        with Operators() as operators:
-            run()
-        with Rounded(dtype, operators.exact, seed=seed):
-            return run()
+    exact = exact_operators(run) if exact is None else exact
+    # Attention as the operators that it is exported as, so that each is seen.
+    with sdpa_kernel(SDPBackend.MATH), Rounded(dtype, exact, seed=seed):
+        return run()
 
 
 class _WidenedCalls(TorchFunctionMode):
@@ -171,13 +180,12 @@ class Rounded(TorchDispatchMode):
             changed, *rest = args
             result = func(changed, *tree_map(self._round, rest), **tree_map(self._round, kwargs))
             return result.copy_(self._result(result)) if isinstance(result, Tensor) else result
-        computed = self._operator(func, args)
+        computed = self._operator(func, args, kwargs)
         return tree_map(self._result, computed(*tree_map(self._round, args), **tree_map(self._round, kwargs)))
 
-    def _operator(self, func: Any, args: Any) -> Callable[..., Any]:
-        if self._seed is None or not _is_fp32(args[0] if args else None):
-            return func
-        return in_lanes(_name(func)) or func
+    def _operator(self, func: Any, args: Any, kwargs: Any) -> Callable[..., Any]:
+        is_sum_in_fp32 = bool(args) and _is_fp32(args[0]) and args[0].dim() > 0 and kwargs.get("dtype") is None
+        return (in_lanes(_name(func)) if self._seed is not None and is_sum_in_fp32 else None) or func
 
     def _result(self, value: Any) -> Any:
         if self._seed is None or not _is_fp32(value):

@@ -6,13 +6,14 @@ compared, outputs are in files: the caches of a decoder grow with the length, to
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from tasks.actions.inputs.generated import InputCase, with_floats
-from tasks.actions.verify.arithmetic import Widened, rounded
+from tasks.actions.verify.arithmetic import Widened, exact_operators, rounded
 from tasks.actions.verify.chunked import Outputs, chunked_outputs, whole_output
 from tasks.actions.verify.metrics import Metrics, metrics
 from tasks.actions.verify.timing import timed
@@ -79,7 +80,7 @@ def expected_of(
     kept = _kept(outputs, folder / f"trial{case.number}.pt")
 
     def cost_again(seed: int) -> dict[str, Metrics]:
-        return _cost(rounded(lambda: original.outputs(torch.float32), dtype, seed=seed), kept())
+        return _cost(original.rounded(dtype, seed=seed), kept())
 
     return Expected(exact, given, kept, _cost(own, outputs), note, cost_again, milliseconds)
 
@@ -101,7 +102,7 @@ def _outputs_and_own(original: "_Original", plain: Outputs, dtype: torch.dtype) 
         if dtype is torch.float32:
             with Widened():
                 return original.outputs(torch.float64) | original.whole(torch.float64), plain, note
-        own = rounded(lambda: original.outputs(torch.float32), dtype)
+        own = original.rounded(dtype)
     except Exception as error:  # a module may insist on its own arithmetic, by whatever it raises
         if isinstance(error, RuntimeError) and _is_out_of_memory(error):
             raise
@@ -123,6 +124,14 @@ class _Original:
         found = self.forward(floats) if forward is None else forward
         outputs = dict(zip(self._component.outputs, found, strict=True))
         return outputs | chunked_outputs(self._case, self._reference, component=self._component, dtype=floats)
+
+    def rounded(self, dtype: torch.dtype, *, seed: int | None = None) -> Outputs:
+        """The outputs in a format, see `arithmetic.rounded`."""
+        return rounded(lambda: self.outputs(torch.float32), dtype, exact=self._exact, seed=seed)
+
+    @cached_property
+    def _exact(self) -> set[int]:
+        return exact_operators(lambda: self.outputs(torch.float32))
 
     def whole(self, floats: torch.dtype) -> Outputs:
         """The whole sequence in place of all chunks together."""

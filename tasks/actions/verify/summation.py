@@ -50,12 +50,15 @@ def _listed(dims: Sequence[int] | int | None) -> list[int]:
     return [dims] if isinstance(dims, int) else list(dims or ())
 
 
+def _lane_mean(x: Tensor, dims: Sequence[int] | int | None, correction: float = 0) -> Tensor:
+    total = lane_sum(x, dims)
+    return total / max(x.numel() // max(total.numel(), 1) - correction, 0)
+
+
 def _moments(x: Tensor, dims: Sequence[int] | int | None, correction: float = 0) -> tuple[Tensor, Tensor]:
     """Mean and variance, with all dimensions kept."""
-    total = lane_sum(x, dims)
-    count = x.numel() // max(total.numel(), 1)
-    mean = total / count
-    return mean, lane_sum((x - mean).square(), dims) / max(count - correction, 0)
+    mean = _lane_mean(x, dims)
+    return mean, _lane_mean((x - mean).square(), dims, correction)
 
 
 def _reduced(kept: Tensor, dims: Sequence[int] | int | None, keepdim: bool) -> Tensor:
@@ -65,12 +68,12 @@ def _reduced(kept: Tensor, dims: Sequence[int] | int | None, keepdim: bool) -> T
     return kept.squeeze(summed)
 
 
-def _sum(x: Tensor, dim: Any = None, keepdim: bool = False, **_: Any) -> Tensor:
+def _sum(x: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
     return _reduced(lane_sum(x, dim), dim, keepdim)
 
 
-def _mean(x: Tensor, dim: Any = None, keepdim: bool = False, **_: Any) -> Tensor:
-    return _reduced(_moments(x, dim)[0], dim, keepdim)
+def _mean(x: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
+    return _reduced(_lane_mean(x, dim), dim, keepdim)
 
 
 def _var(x: Tensor, dim: Any = None, *, correction: float | None = None, keepdim: bool = False) -> Tensor:
