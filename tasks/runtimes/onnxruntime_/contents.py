@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 import torch
 from google.protobuf.message import DecodeError
-from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, numpy_helper
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 from torch import Tensor
 
 from tasks.errors import UserError, reason
@@ -27,15 +27,18 @@ def contents(path: Path) -> Contents:
         UserError: the file is not an ONNX model.
     """
     try:
-        model = onnx.load(path, load_external_data=False)
-    except DecodeError as error:
+        return _contents_of(onnx.load(path, load_external_data=False), path.parent)
+    except (DecodeError, ValueError) as error:  # also numbers that stand for no type, and scales that are no JSON
         what, remedy = "is not an ONNX file", "Build it again: doit export_onnx"
         raise UserError(what, where=path, value=reason(error), remedy=remedy) from error
+
+
+def _contents_of(model: ModelProto, folder: Path) -> Contents:
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     scales: dict[str, float] = json.loads(metadata.get(SCALES, "{}"))
     read = set(_read_names(model.graph))
     weights = [
-        StoredWeight(str(name), partial(_values, tensor, path.parent), _scale(scales, str(name)))
+        StoredWeight(str(name), partial(_values, tensor, folder), _scale(scales, str(name)))
         for name, tensor in _tensors(model.graph)
         if name in read and _format(tensor.data_type) and any(size > 1 for size in tensor.dims)
     ]
