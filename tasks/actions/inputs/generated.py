@@ -17,6 +17,7 @@ from tasks.settings.component import AxisSpec, ComponentSpec, InputSpec, Kind
 
 SOLVER_STEPS = 10  # of the cosine schedule whose points are the times that a flow's solver evaluates
 GENERATED = "seeded"
+NEAR = 1.5  # a size within this factor is as good as the other
 STRONG = 0.25  # at most this share of a strongly padded item is valid
 
 
@@ -122,8 +123,10 @@ def _size(axis: AxisSpec, number: int, max_size: int, random: torch.Generator) -
     low, high = axis.min, max(axis.min, min(axis.max, max_size))
     usual = min(axis.opt, high)
     odd = (low + usual) // 2 | 1
-    corners = (low, odd if odd <= high else max(low, odd - 2), usual, high)
-    if number < len(corners):
+    corners = dict(enumerate((low, odd if odd <= high else max(low, odd - 2), usual, high)))
+    if usual < high < NEAR * usual:  # then it takes as long and shows no more
+        del corners[2]
+    if number in corners:
         size = corners[number]
     else:
         share = torch.rand((), generator=random).item()

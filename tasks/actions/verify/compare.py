@@ -4,6 +4,7 @@ Its weights are compared with the checkpoint's as well, where its format lists t
 """
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,6 +23,7 @@ from tasks.actions.inputs.recorded import recorded_cases
 from tasks.actions.original import load_original
 from tasks.actions.verify.conclusion import concluded
 from tasks.actions.verify.doubt import all_tried
+from tasks.actions.verify.originals import originals
 from tasks.actions.verify.reference import expected_of
 from tasks.actions.verify.requirements import (
     require_dtypes,
@@ -35,13 +37,10 @@ from tasks.actions.verify.weights import compare_weights
 from tasks.errors import UserError
 from tasks.job import Job
 from tasks.objects import load_object
-from tasks.progress import progress
 from tasks.runtimes.base import Contents, Runtime, Shapes, torch_dtype
 from tasks.runtimes.eager import PyTorchModule
 from tasks.settings.component import ComponentSpec
 from tasks.settings.number_formats import BY_NAME
-
-THREADS = 1  # of the artifact's engine, as in the original checks
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -66,19 +65,23 @@ def run(job: Job) -> dict[str, Any]:
     module: nn.Module = load_original(job, component)
     reference = PyTorchModule(module, options=component.options, device=device)
     contained = _contained(module, reference, component, job)  # before the artifact takes memory
-    artifact: Runtime = load_object(job.params["runtime"])(job.inputs["artifact"], device=device, threads=THREADS)
+    artifact: Runtime = load_object(job.params["runtime"])(job.inputs["artifact"], device=device, threads=job.threads)
     require_dynamic(artifact, component, job)
     require_dtypes(artifact, component, job)
     require_outputs(artifact, component, job)
     cases, left_out = _cases(job, component, static_sizes(module), artifact.shapes)
     require_repeatable(reference, cases[0], component)
     with TemporaryDirectory(dir=job.outputs["report"].parent) as folder:
-        expected = [
-            expected_of(case, reference, component=component, dtype=dtype, dtypes=artifact.dtypes, folder=Path(folder))
-            for case in progress(cases, label="trials of the original")
-        ]
+        run = partial(
+            expected_of,
+            reference=reference,
+            component=component,
+            dtype=dtype,
+            dtypes=artifact.dtypes,
+            folder=Path(folder),
+        )
         results = all_tried(
-            expected,
+            originals(cases, run, component=component, dtype=dtype),
             lambda each, runs: tried(each, artifact, component=component, dtype=dtype, limits=verify, runs=runs),
         )
     about = {"provider": artifact.provider, "reference": reference.provider, **contained, "left_out": left_out}

@@ -4,7 +4,8 @@ It is computed for all trials before the artifact runs, so that their working me
 compared, outputs are in files: the caches of a decoder grow with the length, to gigabytes over all trials.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -31,10 +32,11 @@ class Expected:
         case: its floats are rounded to those of the artifact, in fp32.
         given: the same as the artifact takes them.
         outputs: returns those of the original, by name: in float64 for an fp32 artifact, in fp32 for others.
-        cost: of each output, the errors of the original itself in the artifact's format.
+        cost: of each output, the errors of the original itself in the artifact's format; empty if not measured.
         note: why there is no cost, if there is none.
         cost_again: the same of a run as in another engine; its argument is the seed of its roundings.
         milliseconds: of a call of the original in fp32.
+        measured: the same trial with float64 outputs and their cost, where `outputs` are those of fp32 to save time.
     """
 
     case: InputCase
@@ -44,6 +46,7 @@ class Expected:
     note: str
     cost_again: Callable[[int], dict[str, Metrics]]
     milliseconds: float
+    measured: "Callable[[], Expected] | None" = None
 
 
 def expected_of(
@@ -54,6 +57,7 @@ def expected_of(
     dtype: torch.dtype,
     dtypes: Dtypes,
     folder: Path,
+    measure: bool = True,
 ) -> Expected:
     """Run the original on one case.
 
@@ -61,6 +65,7 @@ def expected_of(
         dtype: of the artifact's floats.
         dtypes: of inputs that the artifact takes in one dtype only.
         folder: for the outputs, as long as they are needed.
+        measure: what the format costs; without, `measured` of the result does so later.
 
     Raises:
         UserError: there is not enough memory.
@@ -68,21 +73,27 @@ def expected_of(
     given = with_floats(case.inputs, dtype, dtypes)
     exact = replace(case, inputs=with_floats(given, torch.float32))
     original = _Original(exact, reference, component)
-    try:
+    with _memory_for(exact):
         found, milliseconds = timed(lambda: original.forward(torch.float32))
-        own = original.outputs(torch.float32, found)
-        outputs, own, note = _outputs_and_own(original, own, dtype)
-    except RuntimeError as error:
-        if not _is_out_of_memory(error):
-            raise
-        raise _too_large(exact) from error
+        plain = original.outputs(torch.float32, found)
 
-    kept = _kept(outputs, folder / f"trial{case.number}.pt")
+    def kept_as(name: str, outputs: Outputs, cost: dict[str, Metrics], note: str) -> Expected:
+        kept = _kept(outputs, folder / f"trial{case.number}.{name}.pt")
 
-    def cost_again(seed: int) -> dict[str, Metrics]:
-        return _cost(original.rounded(dtype, seed=seed), kept())
+        def cost_again(seed: int) -> dict[str, Metrics]:
+            return _cost(original.rounded(dtype, seed=seed), kept())
 
-    return Expected(exact, given, kept, _cost(own, outputs), note, cost_again, milliseconds)
+        return Expected(exact, given, kept, cost, note, cost_again, milliseconds)
+
+    def measured(plain: Outputs) -> Expected:
+        with _memory_for(exact):
+            outputs, own, note = _outputs_and_own(original, plain, dtype)
+        return kept_as("measured", outputs, _cost(own, outputs), note)
+
+    if measure:
+        return measured(plain)
+    spared = kept_as("spared", plain, {}, "")
+    return replace(spared, measured=lambda: measured(spared.outputs()))
 
 
 def _cost(own: Outputs, outputs: Outputs) -> dict[str, Metrics]:
@@ -136,6 +147,17 @@ class _Original:
     def whole(self, floats: torch.dtype) -> Outputs:
         """The whole sequence in place of all chunks together."""
         return whole_output(self._case, self._reference, component=self._component, dtype=floats)
+
+
+@contextlib.contextmanager
+def _memory_for(case: InputCase) -> Iterator[None]:
+    """Names the trial that did not fit into the memory."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise _too_large(case) from error
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

@@ -18,7 +18,7 @@ from tasks.models.cosyvoice.folder import load_part
 from tasks.settings.component import ComponentSpec
 
 SEED = 0
-PROMPT_TOKENS, TOKENS = 20, 100
+PROMPT_TOKENS, TOKENS = 20, 50
 Inputs = dict[str, Tensor]
 
 
