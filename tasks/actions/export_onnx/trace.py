@@ -19,6 +19,8 @@ from onnx_ir.passes.common import ShapeInferencePass
 from torch import Tensor, nn
 
 from tasks.actions.export_onnx.decompositions import FewestDecompositions
+from tasks.actions.export_onnx.placed_blocks import place
+from tasks.actions.export_onnx.repeated_blocks import TracedOnce
 from tasks.actions.inputs.declared_shapes import require_declared_shapes
 from tasks.actions.inputs.generated import static_sizes, trace_sample
 from tasks.errors import UserError, reason
@@ -105,14 +107,21 @@ def _with_dynamo(
             verbose=False,
         )
 
-    with FewestDecompositions() as shortcut:
+    # Only with what folds constants later: until then weights have the names by which the blocks are told apart.
+    blocks = TracedOnce(bound, enabled=settings["simplify"])
+    with FewestDecompositions() as decompositions, blocks:
         try:
-            program = exported()
-        except torch.onnx.errors.OnnxExporterError:
-            if not shortcut.returned:
+            model = _model(exported())
+            place(model, blocks.weights)
+        except (torch.onnx.errors.OnnxExporterError, ValueError):
+            if not (decompositions.returned or blocks.spared):
                 raise
-            program = None
-    program = program or exported()
+        else:
+            return model
+    return _model(exported())
+
+
+def _model(program: torch.onnx.ONNXProgram | None) -> ir.Model:
     if program is None:
         raise RuntimeError("torch.onnx.export(dynamo=True) returned no program")
     return program.model
