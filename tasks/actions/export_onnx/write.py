@@ -13,13 +13,12 @@ import torch
 from onnx_ir.passes import common
 
 from tasks.actions.export_onnx.module_names import MODULE, module_of
+from tasks.actions.export_onnx.wire_format import GRAPH, INITIALIZER, RAW_DATA, head
 from tasks.errors import UserError
 from tasks.job import Job
 from tasks.runtimes.onnxruntime_.contents import SCALES
 from tasks.settings.component import ComponentSpec, Shape
 
-GRAPH = onnx.ModelProto.DESCRIPTOR.fields_by_name["graph"].number
-INITIALIZER = onnx.GraphProto.DESCRIPTOR.fields_by_name["initializer"].number
 EMBEDDED_LIMIT = (1 << 31) - (1 << 26)  # protobuf's 2 GiB with room for the graph itself
 
 
@@ -79,42 +78,35 @@ def write(model: ir.Model, path: Path, *, external_data: str) -> None:
 
 
 def _write_embedded(model: ir.Model, path: Path) -> None:
-    """One file, written weight by weight: protobuf's own way takes three times the weights in memory.
-
-    In protobuf's wire format a field is its tag, for messages their length, and its content.
-    """
+    """One file, written weight by weight: protobuf's own way takes three times the weights in memory."""
     weights = list(model.graph.initializers.values())
     model.graph.initializers.clear()
     proto = ir.to_proto(model)
     graph = proto.graph.SerializeToString(deterministic=True)
     proto.ClearField("graph")
-    size = sum(len(_head(INITIALIZER, length := _tensor(weight).ByteSize())) + length for weight in weights)
+    described = [_described(weight) for weight in weights]
+    size = sum(len(before) + _data(weight).nbytes for before, weight in zip(described, weights, strict=True))
     with path.open("wb") as file:
         file.write(proto.SerializeToString(deterministic=True))
-        file.write(_head(GRAPH, len(graph) + size) + graph)
-        for weight in weights:
-            content = _tensor(weight).SerializeToString(deterministic=True)
-            file.write(_head(INITIALIZER, len(content)))
-            file.write(content)
+        file.write(head(GRAPH, len(graph) + size) + graph)
+        for before, weight in zip(described, weights, strict=True):
+            file.write(before)
+            file.write(_data(weight).tobytes())
             weight.const_value = None  # some pass keeps the last graph alive
 
 
-def _tensor(weight: ir.Value) -> onnx.TensorProto:
+def _described(weight: ir.Value) -> bytes:
+    """What stands before the data of a weight: the field of the graph, name, shape and dtype."""
+    data = _data(weight)
+    proto = onnx.TensorProto(name=weight.name, dims=data.shape.numpy(), data_type=data.dtype)
+    described = proto.SerializeToString(deterministic=True) + head(RAW_DATA, data.nbytes)
+    return head(INITIALIZER, len(described) + data.nbytes) + described
+
+
+def _data(weight: ir.Value) -> ir.TensorProtocol:
     if weight.const_value is None or weight.name is None:
         raise RuntimeError(f"the weight {weight.name} has no data")
-    proto: onnx.TensorProto = ir.to_proto(weight.const_value)
-    proto.name = weight.name
-    proto.ClearField("doc_string")
-    return proto
-
-
-def _head(field: int, length: int) -> bytes:
-    """Tag of a length-delimited field and its length as base-128 digits, lowest first."""
-    digits = []
-    while length > 127:
-        digits.append(length & 127 | 128)
-        length >>= 7
-    return bytes([field << 3 | 2, *digits, length])
+    return weight.const_value
 
 
 def _declared(value: ir.Value, shape: Shape, dynamic: Collection[str]) -> ir.Shape:
