@@ -1,11 +1,12 @@
 """The original's side of all trials of an artifact. What fp32 itself costs is measured where that is cheap.
 
 A run in float64 takes more than twice as long as one in fp32, and most of a verification's time would go into those of
-its few long trials. How far fp32 is from float64 depends little on the length as a rule, so that a long trial is
-compared with fp32 and has the limits of the longest of the short ones. An artifact that is beyond these is compared
-with float64 there as well: no artifact fails by what was measured on another trial.
+its few long trials. How far fp32 is from float64 depends little on the sizes as a rule, so that it is measured on a few
+short trials; the others are compared with fp32 and have the limits of the nearest of these. An artifact that is beyond
+them is compared with float64 there as well: no artifact fails by what was measured on another trial.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -29,18 +30,27 @@ def originals(
         dtype: of the artifact's floats. What 16 bits cost does depend on the trial, and is measured on each.
     """
     spares = dtype is torch.float32 and not component.chunked  # the names of whose outputs are those of one trial
-    measured = _cheap(cases) if spares else {case.number for case in cases}
+    measured = _few_and_cheap(cases) if spares else {case.number for case in cases}
     expected = [run(case, measure=case.number in measured) for case in progress(cases, label="trials of the original")]
-    model = max((each for each in expected if not each.measured), key=_elements)
-    return [replace(each, cost=model.cost, note=model.note) if each.measured else each for each in expected]
+    models = [each for each in expected if not each.measured]
+    return [_limited_like(each, models) if each.measured else each for each in expected]
 
 
-def _cheap(cases: Sequence[InputCase]) -> set[int]:
-    """Numbers of the cases that are much smaller than the largest, and of one of the smallest."""
-    sizes = {case.number: sum(value.numel() for value in case.inputs.values()) for case in cases}
-    smallest, largest = min(sizes, key=lambda number: sizes[number]), max(sizes.values())
-    return {smallest} | {number for number, size in sizes.items() if size <= CHEAP * largest}
+def _few_and_cheap(cases: Sequence[InputCase]) -> set[int]:
+    """Numbers of three cases: the smallest, the largest of those that are much smaller than the largest of all, and one
+    between them."""
+    sizes = {case.number: _elements(case) for case in cases}
+    cheap = [number for number in sorted(sizes, key=lambda n: sizes[n]) if sizes[number] <= CHEAP * max(sizes.values())]
+    smallest = min(sizes, key=lambda number: sizes[number])
+    return {cheap[0], cheap[len(cheap) // 2], cheap[-1]} if cheap else {smallest}
 
 
-def _elements(expected: Expected) -> int:
-    return sum(value.numel() for value in expected.case.inputs.values())
+def _limited_like(expected: Expected, models: Sequence[Expected]) -> Expected:
+    """With the cost of the trial that is nearest in size."""
+    size = math.log(_elements(expected.case))
+    nearest = min(models, key=lambda each: abs(math.log(_elements(each.case)) - size))
+    return replace(expected, cost=nearest.cost, note=nearest.note)
+
+
+def _elements(case: InputCase) -> int:
+    return max(sum(value.numel() for value in case.inputs.values()), 1)
