@@ -57,10 +57,15 @@ def loaded_modules() -> set[str]:
     return set(_loaded)
 
 
+def find_origin(module: str) -> str:
+    """The file of a module, found as `find_source` does; empty where there is none."""
+    spec = _find(module)
+    return "" if isinstance(spec, str) else spec.origin or ""
+
+
 def find_source(module: str) -> Path | None:
     """The Python file of a module, found without importing it or the packages around it."""
-    spec = _find(module)
-    source = Path(spec.origin or "") if isinstance(spec, ModuleSpec) else Path()
+    source = Path(find_origin(module))
     return source if source.suffix == ".py" and source.is_file() else None
 
 

@@ -31,6 +31,12 @@ SETTINGS = (
 )
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test uses the cache of settings of the user who runs it; those of one run share theirs."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.getbasetemp().parent / "cache")
+
+
 @pytest.fixture(scope="session")
 def built_once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, Path]:
     """A project whose whole chain has run on the small reference folder, and a copy of it."""

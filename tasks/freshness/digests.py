@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from tasks.errors import UserError, reason
-from tasks.freshness.yaml_part import part_digest
 from tasks.job import call_side_by_side, sha256
 from tasks.plain_data import read_json_object, write_atomically
 
@@ -47,7 +46,7 @@ class Digests:
     def of_part(self, path: Path, records: Collection[str]) -> str:
         """Digest of some records of a model YAML; of its bytes where that is not known."""
         key = f"part:{','.join(records)}:{path}"
-        return cast(str, self._remembered(key, path, lambda: part_digest(path, records) or sha256(path)))
+        return cast(str, self._remembered(key, path, lambda: _part_digest(path, records)))
 
     def of_source(self, path: Path, *, package: str) -> tuple[str, set[str]]:
         """Digest of a Python file's code, without comments and docstrings, and the modules that it may import.
@@ -125,6 +124,12 @@ def _is_entry(key: str, entry: Any) -> bool:
         case [str(), [*modules]]:
             return all(isinstance(module, str) for module in modules)
     return False
+
+
+def _part_digest(path: Path, records: Collection[str]) -> str:
+    from tasks.freshness.yaml_part import part_digest  # with PyYAML: 25 ms
+
+    return part_digest(path, records) or sha256(path)
 
 
 def _read_source(path: Path, package: str) -> tuple[str, list[str]]:

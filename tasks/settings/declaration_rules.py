@@ -1,7 +1,7 @@
 """What is wrong with the declarations of a model's components and with the Python objects that they name."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from tasks.errors import did_you_mean
@@ -18,12 +18,11 @@ RANKS = {Kind.lengths: (1, 1), Kind.mask: (2, None)}  # least and most dimension
 
 def component_problems(config: Config) -> Iterator[str]:
     """One line for each, by the name of the setting."""
-    model = config.model
+    model, objects = config.model, named_objects(config.model)
     if model.training:
         if model.training.part not in model.parts:
             yield f"model.training.part={model.training.part}: not among model.parts ({', '.join(model.parts)})"
-        for role in ("loader", "data"):
-            yield from _object_problems(f"model.training.{role}", getattr(model.training, role))
+        yield from _object_problems(objects, "model.training.loader", "model.training.data")
     yield from _name_problems(model)
     for key, component in model.components.items():
         where = f"model.components.{key}"
@@ -31,9 +30,7 @@ def component_problems(config: Config) -> Iterator[str]:
             yield from _choice_problems(f"{where}.precisions", precision, PRECISIONS)
         if component.part not in model.parts:
             yield f"{where}.part={component.part}: not among model.parts ({', '.join(model.parts)})"
-        yield from _object_problems(f"{where}.loader", component.loader)
-        if component.recorder is not None:
-            yield from _object_problems(f"{where}.recorder", component.recorder)
+        yield from _object_problems(objects, f"{where}.loader", f"{where}.recorder")
         yield from _chunked_problems(where, component)
         yield from _size_problems(where, component, config)
         for name, declared in component.inputs.items():
@@ -44,6 +41,16 @@ def component_problems(config: Config) -> Iterator[str]:
                     f"{where}.inputs.{name}.kind=recorded: its values are only in recordings; "
                     f"set {where}.recorder with verify.real_inputs=true, or {where}.recordings"
                 )
+
+
+def named_objects(model: Model) -> dict[str, str]:
+    """Setting -> ``module:function``, for all Python objects that a model's settings name."""
+    named: dict[str, str | None] = {}
+    if model.training:
+        named |= {f"model.training.{role}": getattr(model.training, role) for role in ("loader", "data")}
+    for key, component in model.components.items():
+        named |= {f"model.components.{key}.{role}": getattr(component, role) for role in ("loader", "recorder")}
+    return {setting: name for setting, name in named.items() if name is not None}
 
 
 def _name_problems(model: Model) -> Iterator[str]:
@@ -63,9 +70,10 @@ def _name_problems(model: Model) -> Iterator[str]:
         yield f"model.components.{key}.formats: vllm is also a format of {served[0]}; a model has one such folder"
 
 
-def _object_problems(setting: str, name: str) -> Iterator[str]:
-    if problem := problem_with_object(name):
-        yield f"{setting}={name}: {problem}"
+def _object_problems(objects: Mapping[str, str], *settings: str) -> Iterator[str]:
+    for setting in settings:
+        if setting in objects and (problem := problem_with_object(objects[setting])):
+            yield f"{setting}={objects[setting]}: {problem}"
 
 
 def _chunked_problems(where: str, component: Component) -> Iterator[str]:

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from omegaconf import MISSING
-
 from tasks.settings.component import Kind
 
+MISSING: Any = "???"  # OmegaConf's own, of a setting that must be given; not imported, which takes a tenth of a second
 LARGEST_SIZE = 2**31 - 1  # of an axis in TensorRT
 
 

@@ -1,14 +1,9 @@
-"""doit's command-line words `key=value` as Hydra overrides, sweeps written out.
-
-doit takes every word with `=` that does not start with `-` before it reads dodo.py and keeps them in a private
-dictionary that `get_var` cannot list. This file is the only one that knows about that; a contract test pins it.
-"""
+"""Words `key=value` as Hydra overrides, sweeps written out."""
 
 from collections.abc import Iterable
 from itertools import accumulate, islice, product
 from math import prod
 
-import doit.doit_cmd
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override, RangeSweep
 from hydra.errors import HydraException
@@ -22,15 +17,6 @@ OPEN_SETTINGS = ("tensorrt.profile.", "model.checkpoints.")
 MOST_COMBINATIONS = 64  # of a sweep, each a fraction of a second to compose; every model in every precision is a dozen
 MOST_CHARACTERS = 20_000  # of one word; Hydra's parser takes seconds for more
 MOST_NESTED = 20  # brackets; the parsers call themselves for each
-
-
-def command_line_words() -> list[str]:
-    """The `key=value` words of the running doit command, in their order, exactly as typed.
-
-    `~key` cannot be typed (doit would take it for a task name); `~key=` means the same.
-    """
-    variables: dict[str, str] = doit.doit_cmd._CMDLINE_VARS or {}
-    return [f"{name}={value}" if value or not name.startswith("~") else name for name, value in variables.items()]
 
 
 def expand(words: Iterable[str]) -> tuple[list[list[str]], list[str]]:

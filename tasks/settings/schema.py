@@ -8,9 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from omegaconf import MISSING
-
-from tasks.settings.model_schema import Model, within
+from tasks.settings.model_schema import MISSING, Model, within
 from tasks.settings.onnx_exporters import OPSETS
 
 # What fp16 must not do, as torch.autocast has it: sums of many terms, functions with a large range or slope, angles.

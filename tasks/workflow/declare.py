@@ -21,7 +21,7 @@ from tasks.pipeline.stages.table import STAGES
 from tasks.pipeline.step import Step
 from tasks.progress import prepare_streams
 from tasks.settings import compose
-from tasks.settings.overrides import command_line_words
+from tasks.settings.command_line import command_line_words
 from tasks.settings.schema import Config
 from tasks.workflow import artifacts_folder, doctor, input_files
 from tasks.workflow.clean import clean, end_of_clean, refuse_beside_a_run

@@ -7,10 +7,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from tasks.errors import ConfigError
-from tasks.settings import compose
+from tasks.settings import compose, remembered
+from tasks.settings.conf_folder import CONF, group_options
 from tasks.settings.schema import Config
 from tasks.user_files import MAX_YAML_BYTES, UTF_16, require_listing, require_readable
 
@@ -73,9 +72,20 @@ def without_yaml(path: Path) -> str:
 @cache
 def known_models() -> dict[str, Mapping[str, Any]]:
     """The declarations under conf/ of models that a folder's YAML can tell, by the value of the setting `model`."""
-    names = compose.group_options("model")
-    declared = {name: yaml.safe_load((compose.CONF / "model" / f"{name}.yaml").read_text()) for name in names}
-    return {name: declaration for name, declaration in declared.items() if "classes" in declaration}
+    known: dict[str, Mapping[str, Any]] = remembered.from_conf("known models", _known_models)
+    return known
+
+
+def _known_models() -> dict[str, Mapping[str, Any]]:
+    import yaml
+
+    texts = {name: (CONF / "model" / f"{name}.yaml").read_text(encoding="utf-8") for name in group_options("model")}
+    declared = {name: yaml.safe_load(text) for name, text in texts.items()}
+    return {
+        name: {key: declaration[key] for key in ("config", "classes")}
+        for name, declaration in declared.items()
+        if "classes" in declaration
+    }
 
 
 def _usual_names() -> set[str]:

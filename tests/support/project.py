@@ -39,12 +39,13 @@ class Project:
     prefix: tuple[str, ...] = ()  # what the command line begins with
 
     @classmethod
-    def copy_to(cls, root: Path, *settings: str) -> "Project":
+    def copy_to(cls, root: Path, *settings: str, of: Path = ROOT) -> "Project":
+        """A copy of this checkout, or of another one."""
         root.mkdir(parents=True, exist_ok=True)
         for name in ("tasks", "conf"):
-            shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(of / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
         for name in ("dodo.py", "pyproject.toml"):
-            shutil.copy(ROOT / name, root / name)
+            shutil.copy(of / name, root / name)
         return cls(root, settings)
 
     @property

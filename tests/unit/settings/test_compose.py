@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from tasks.errors import ConfigError
-from tasks.settings.compose import ROOT, as_yaml, load
+from tasks.settings.compose import as_yaml, load
+from tasks.settings.conf_folder import ROOT
 from tasks.settings.schema import Config
 
 HERE = Path("/somewhere")

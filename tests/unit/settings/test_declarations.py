@@ -8,7 +8,8 @@ from tasks.errors import ConfigError, UserError
 from tasks.pipeline.component_params import declaration
 from tasks.pipeline.graph_inputs import GraphInputs, Machine
 from tasks.settings.component import DTYPES, AxisSpec, ComponentSpec, Dtype, InputSpec, Kind
-from tasks.settings.compose import group_options, load
+from tasks.settings.compose import load
+from tasks.settings.conf_folder import group_options
 
 ENCODER = "model.components.flow_encoder"
 XS, LENS = f"{ENCODER}.inputs.xs", f"{ENCODER}.inputs.xs_lens"

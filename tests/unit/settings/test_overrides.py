@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[3]
 DODO = """
 import sys
 sys.path.insert(0, {root!r})
-from tasks.settings.overrides import command_line_words
+from tasks.settings.command_line import command_line_words
 print(command_line_words())
 def task_nothing():
     return {{"actions": None}}
