@@ -4,6 +4,7 @@ As a compiler writes down the headers it has read: what an action imported this 
 concern. Whatever would make it import something else (an edited module, a parameter, an input) changes the key anyway.
 """
 
+import os.path
 import site
 import sys
 import sysconfig
@@ -45,7 +46,7 @@ def used_modules(action: str, *, before: Collection[str], named: Iterable[str], 
     while waiting:
         name = waiting.pop()
         found.add(name)
-        imports = digests.of_source(own[name], package=_package(name))[1]
+        imports = set(digests.of_source(own[name], package=_package(name))[1])
         waiting |= (imports | _parents(name)) & own.keys() - found
         absent |= _parents(name) - own.keys() | {module for module in imports if _is_absent(module, name)}
     return sorted(found | absent)
@@ -70,16 +71,23 @@ def code_digests(modules: Iterable[str], digests: Digests, *, newest: float | No
     """
     found = {}
     for module in modules:
-        path = _source(module)
-        if path is None:
+        if (place := _place(module)) is None:
             found[module] = ""
-        elif newest is not None and newest < path.stat().st_ctime:  # also if it was moved there with an older time
+            continue
+        path, table, package = place
+        if newest is not None and newest < path.stat().st_ctime:  # also if it was moved there with an older time
             found[module] = EDITED
         else:
-            table = path.with_suffix(".json")
-            code = digests.of_source(path, package=_package(module))[0]
-            found[module] = f"{code} {digests.of_file(table)}" if table.is_file() else code
+            code = digests.of_source(path, package=package)[0]
+            found[module] = f"{code} {digests.of_file(table)}" if os.path.isfile(table) else code  # noqa: PTH113
     return found
+
+
+@cache
+def _place(module: str) -> tuple[Path, Path, str] | None:
+    """A module's file, the table beside it, and its package: looked at for each step, of which most use the same."""
+    path = _source(module)
+    return (path, path.with_suffix(".json"), _package(module)) if path else None
 
 
 @cache

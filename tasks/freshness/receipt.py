@@ -92,7 +92,7 @@ class Ingredients:
 
     @property
     def key(self) -> str:
-        text = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        text = json.dumps(vars(self), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -153,6 +153,8 @@ def _fits(value: Any, schema: Any) -> bool:
 
 def changes(old: Ingredients, new: Ingredients) -> list[str]:
     """What differs between two sets of ingredients, in words, the most telling first."""
+    if old == new:
+        return []
     return [
         *([f"action: {old.action} -> {new.action}"] if old.action != new.action else []),
         *_mapping_changes(flat(old.params), flat(new.params)),

@@ -23,7 +23,7 @@ from tasks.progress import prepare_streams
 from tasks.settings import compose
 from tasks.settings.command_line import command_line_words
 from tasks.settings.schema import Config
-from tasks.workflow import artifacts_folder, doctor, input_files
+from tasks.workflow import artifacts_folder, input_files
 from tasks.workflow.clean import clean, end_of_clean, refuse_beside_a_run
 from tasks.workflow.doit_freshness import ContentChecker, UpToDate
 from tasks.workflow.execute import execute, refuse_skipped
@@ -128,6 +128,8 @@ class Workflow:
 
     def doctor(self) -> None:
         """Print what this installation and machine can do; nothing is run."""
+        from tasks.workflow import doctor
+
         for line in doctor.report([status.step for status in self.statuses], self.digests):
             print(line)
 

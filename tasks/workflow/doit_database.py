@@ -1,5 +1,6 @@
 """doit's database: a cache here, which may be missing, damaged or impossible to write without harm to a run."""
 
+import contextlib
 import json
 import sys
 from collections.abc import Callable, Mapping
@@ -30,16 +31,23 @@ class DatabaseFile:
         return entries if all(isinstance(entry, dict) for entry in entries.values()) else {}
 
     def encode(self, entries: Mapping[str, Any]) -> str:
-        """Write the entries if that is possible; the receipts decide without them.
+        """Write the entries if they have changed and that is possible; the receipts decide without them.
 
         Raises:
             SystemExit: they could not be written, and the command is of no use then.
         """
         try:
-            write_atomically(self._path, json.dumps(entries))
+            self._write(json.dumps(entries))
         except OSError as error:
             if self._required:
                 remedy = "Free space or fix the permissions"
                 sys.exit(str(UserError("cannot be written", where=self._path, value=error.strerror, remedy=remedy)))
         self._at_end()
         return ""
+
+    def _write(self, text: str) -> None:
+        """Waiting for the disk takes as long as deciding about a hundred steps, so not for what is there already."""
+        with contextlib.suppress(OSError):
+            if self._path.read_bytes() == text.encode():
+                return
+        write_atomically(self._path, text)

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tasks import checkpoints
 from tasks.errors import ConfigError, UserError
 from tasks.job import RECORDED
 from tasks.pipeline.step import Step
@@ -37,11 +36,17 @@ def checkpoints_to_average(config: Config) -> tuple[dict[str, Sequence[Path]], d
         UserError: from reading the folder or choosing among what is there.
     """
     folders = {part: Path(folder) for part, folder in config.model.checkpoints.items() if folder is not None}
+    if not folders:
+        return {}, {}
+    from tasks import checkpoints  # with PyYAML, which the others need not import
+
+    num, val_best = config.average.num, config.average.val_best
     found = {part: checkpoints.survey(folder) for part, folder in folders.items()}
-    left_out: dict[str, Sequence[str]] = {
-        part: [one.why_left_out for one in every if one.diverged] for part, every in found.items()
-    }
-    return {part: _chosen(every, config) for part, every in found.items()}, left_out
+    best = {part: checkpoints.select(every, num=num, val_best=val_best) for part, every in found.items()}
+    return (
+        {part: [path for one in chosen for path in (one.weights, one.sidecar)] for part, chosen in best.items()},
+        {part: [one.why_left_out for one in every if one.diverged] for part, every in found.items()},
+    )
 
 
 def absent(config: Config) -> set[str]:
@@ -127,17 +132,15 @@ def _unusable(path: Path, role: str) -> str:
 
 
 def _problem_with(path: Path, role: str) -> str:
-    if path.is_dir() and (remedy := checkpoints.conversion(path)):
-        return f"{path}: {checkpoints.ENGINE_FOLDER}. {remedy}"
+    if path.is_dir():
+        from tasks.checkpoints import ENGINE_FOLDER, conversion
+
+        if remedy := conversion(path):
+            return f"{path}: {ENGINE_FOLDER}. {remedy}"
     if role == CONFIG and path.is_file() and path.stat().st_size > MAX_YAML_BYTES:
         return f"model.dir={path.parent}: {path.name} has more than {MAX_YAML_BYTES} bytes; it is no model YAML"
     require_usable(path)
     return ""
-
-
-def _chosen(found: Sequence[checkpoints.Checkpoint], config: Config) -> Sequence[Path]:
-    best = checkpoints.select(found, num=config.average.num, val_best=config.average.val_best)
-    return [path for checkpoint in best for path in (checkpoint.weights, checkpoint.sidecar)]
 
 
 def _unread(folder: Path, model: str) -> str:

@@ -98,6 +98,7 @@ def _commands(steps: int, scratch: Path, against: Path | None, dvc: str | None) 
     here = _fresh_copy(ROOT, scratch / "here", steps)
     settings = _settings(steps)
     environment = os.environ | {"PYTHONPATH": str(here), "XDG_CACHE_HOME": str(scratch / "cache")}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # nothing is compiled in a usual run
     commands = {
         "Python and doit": Command([sys.executable, "-c", DOIT_ALONE], here, environment),
         "floor": Command([sys.executable, "-c", FLOOR, *settings], here, environment),

@@ -41,3 +41,13 @@ def test_the_end_of_a_command_is_reported(tmp_path: Path) -> None:
     ended: list[bool] = []
     DatabaseFile(tmp_path / "doit.json", at_end=lambda: ended.append(True), required=False).encode({})
     assert ended == [True]
+
+
+def test_entries_that_are_there_already_are_not_written_again(tmp_path: Path) -> None:
+    file = tmp_path / "doit.json"
+    database(file).encode(ENTRIES)
+    before = file.stat()
+    database(file).encode(dict(ENTRIES))
+    assert file.stat() == before
+    database(file).encode({})
+    assert database(file).decode("") == {}
