@@ -46,7 +46,9 @@ def used_modules(action: str, *, before: Collection[str], named: Iterable[str], 
     while waiting:
         name = waiting.pop()
         found.add(name)
-        imports = set(digests.of_source(own[name], package=_package(name))[1])
+        place = _place(name)
+        package = place[1] if place else name.rpartition(".")[0]
+        imports = set(digests.of_source(own[name], package=package)[1])
         waiting |= (imports | _parents(name)) & own.keys() - found
         absent |= _parents(name) - own.keys() | {module for module in imports if _is_absent(module, name)}
     return sorted(found | absent)
@@ -74,7 +76,7 @@ def code_digests(modules: Iterable[str], digests: Digests, *, newest: float | No
         if (place := _place(module)) is None:
             found[module] = ""
             continue
-        path, table, package = place
+        path, package, table = place
         if newest is not None and newest < path.stat().st_ctime:  # also if it was moved there with an older time
             found[module] = EDITED
         else:
@@ -84,15 +86,13 @@ def code_digests(modules: Iterable[str], digests: Digests, *, newest: float | No
 
 
 @cache
-def _place(module: str) -> tuple[Path, Path, str] | None:
-    """A module's file, the table beside it, and its package: looked at for each step, of which most use the same."""
-    path = _source(module)
-    return (path, path.with_suffix(".json"), _package(module)) if path else None
-
-
-@cache
-def _source(module: str) -> Path | None:
-    return find_source(module)
+def _place(module: str) -> tuple[Path, str, Path] | None:
+    """A module's file, what a relative import in it starts from, and where its table would be."""
+    path = find_source(module)
+    if path is None:
+        return None
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    return path, package, path.with_suffix(".json")
 
 
 def _own_file(name: str, module: ModuleType, packages: Collection[str]) -> Path | None:
@@ -112,12 +112,6 @@ def is_library(path: Path) -> bool:
 def _library_folders() -> tuple[Path, ...]:
     named = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     return tuple(Path(folder) for folder in {*named, *site.getsitepackages(), site.getusersitepackages()})
-
-
-def _package(module: str) -> str:
-    """What a relative import in a module starts from."""
-    path = _source(module)
-    return module if path and path.name == "__init__.py" else module.rpartition(".")[0]
 
 
 def _parents(module: str) -> set[str]:

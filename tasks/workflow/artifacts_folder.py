@@ -82,7 +82,9 @@ def _require_entry(root: Path) -> None:
 
 
 def _require_folders(folders: Sequence[Path], root: Path) -> None:
-    within = {path: True for folder in folders for path in (*reversed(folder.parents), folder) if _is_in(path, root)}
+    within: dict[Path, None] = {}
+    for folder in folders:
+        _add(folder, root, within)
     for path in within:
         if os.path.lexists(path) and not path.is_dir():
             kind = "file" if path.exists() else "broken link"
@@ -90,5 +92,8 @@ def _require_folders(folders: Sequence[Path], root: Path) -> None:
             raise UserError(f"is a {kind} in the place of a folder", where=path, remedy=remedy)
 
 
-def _is_in(path: Path, root: Path) -> bool:
-    return path == root or root in path.parents
+def _add(path: Path, root: Path, within: dict[Path, None]) -> None:
+    """Add a folder after those on the way to it from the root; most steps share theirs."""
+    if path not in within and (path == root or root in path.parents):
+        _add(path.parent, root, within)
+        within[path] = None

@@ -92,7 +92,7 @@ def test_a_module_that_was_looked_for_in_vain_counts_once_it_is_there(package: s
     assert found == of(package, "action", "layer", "base", "tuned")
     before = code_digests(found, Digests(tmp_path / "memo.json"))
     (tmp_path / package / "tuned.py").write_text("WIDTH = 9\n")
-    code._source.cache_clear()  # as in the next run
+    code._place.cache_clear()  # as in the next run
     assert code_digests(found, Digests(tmp_path / "memo.json")) != before
 
 
@@ -102,7 +102,7 @@ def test_a_package_without_code_counts_once_it_has_some(package: str, tmp_path: 
     assert found == of(package, "action", "layer", "base")
     before = code_digests(found, Digests(tmp_path / "memo.json"))
     (tmp_path / package / "__init__.py").write_text("WIDTH = 9\n")
-    code._source.cache_clear()
+    code._place.cache_clear()
     assert code_digests(found, Digests(tmp_path / "memo.json")) != before
 
 
@@ -157,7 +157,7 @@ def test_a_module_that_is_gone_counts_as_changed(package: str, tmp_path: Path) -
     digests = Digests(tmp_path / "memo.json")
     before = code_digests([f"{package}.base"], digests)
     (tmp_path / package / "base.py").unlink()
-    code._source.cache_clear()  # as in the next run
+    code._place.cache_clear()  # as in the next run
     assert code_digests([f"{package}.base"], digests) != before
 
 
