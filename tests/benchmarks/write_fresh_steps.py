@@ -53,5 +53,5 @@ def _imported(action: str, digests: Digests) -> list[str]:
         name = waiting.pop()
         if name not in found and name.startswith(HEAVY) and (source := find_source(name)):
             found[name] = source
-            waiting |= digests.of_source(source, package=name.rpartition(".")[0])[1]
+            waiting.update(digests.of_source(source, package=name.rpartition(".")[0])[1])
     return sorted(found)
