@@ -1,6 +1,5 @@
 """Composition by Hydra, strictly: for what is wrong with the words, every word that is to blame is found."""
 
-import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -35,12 +34,12 @@ class Composed(NamedTuple):
 
     Attributes:
         combinations: of the sweeps in the words; for each what is wrong with it, and its configuration if there is one.
-        environment: the environment variables that were looked up, with their values; None where the same words may
-            give something else another time (the clock was read), or gave a warning that has to be given again.
+        environment: names of the environment variables that were looked up; None where the same words may give
+            something else another time (the clock was read), or gave a warning that has to be given again.
     """
 
     combinations: list[tuple[Problems, schema.Config | None]]
-    environment: dict[str, str | None] | None
+    environment: set[str] | None
 
 
 def composed(words: Sequence[str]) -> Composed:
@@ -61,13 +60,13 @@ class _Outside:
     """What a composition has asked for beside the words and conf/."""
 
     def __init__(self) -> None:
-        self.environment: dict[str, str | None] = {}
+        self.environment: set[str] = set()
         self.changing = False
         self._times: dict[str, str] = {}
 
     def env(self, *arguments: Any) -> str | None:
         if arguments and isinstance(arguments[0], str):
-            self.environment[arguments[0]] = os.environ.get(arguments[0])
+            self.environment.add(arguments[0])
         return oc.env(*arguments)
 
     def now(self, pattern: str, *, _node_: Node) -> str:

@@ -20,7 +20,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -50,7 +50,7 @@ def configs(words: Sequence[str]) -> list[Config] | None:
         return None
 
 
-def remember(words: Sequence[str], composed: Sequence[Config], *, environment: Collection[str], began: float) -> None:
+def remember(words: Sequence[str], composed: Sequence[Config], *, environment: Iterable[str], began: float) -> None:
     """Keep what these words were composed to, if it can be read back exactly.
 
     Args:
@@ -130,7 +130,7 @@ def _is_settled(others: Iterable[str], began: float) -> bool:
     return newest < began - SETTLED_SECONDS
 
 
-def _surroundings(environment: Collection[str], composed: Sequence[Config]) -> dict[str, Mapping[str, str | None]]:
+def _surroundings(environment: Iterable[str], composed: Sequence[Config]) -> dict[str, Mapping[str, str | None]]:
     """What is compared each time: environment variables, and the sources of the objects that settings name."""
     objects = {module: f"{file} {_digest(file)}" for module, file in _modules(composed).items()}
     return {"environment": {name: os.environ.get(name) for name in environment}, "objects": objects}

@@ -1,6 +1,7 @@
 """A remembered composition is used exactly where Hydra would compose the same again."""
 
 import shutil
+import subprocess
 import sys
 import time
 import warnings
@@ -120,6 +121,17 @@ def test_versions_and_the_place_of_the_project_count(what: str, monkeypatch: pyt
     else:
         monkeypatch.setattr(remembered, "ROOT", Path("/elsewhere"))
     assert remembered.configs([]) is None
+
+
+def test_all_code_that_composes_and_checks_counts() -> None:
+    code = (
+        "import sys; from tasks.settings import hydra_compose\n"
+        "print(*(m.__file__ for name, m in sys.modules.items() if name.startswith('tasks.')), sep='\\n')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=remembered.ROOT, capture_output=True, text=True, check=True)
+    used = {Path(line) for line in done.stdout.splitlines()}
+    assert remembered.ROOT / "tasks" / "settings" / "validation.py" in used
+    assert {str(path) for path in used} <= set(remembered._files())
 
 
 def test_plugins_of_hydra_are_left_to_hydra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
