@@ -23,17 +23,20 @@ def build(given: GraphInputs, stages: Sequence[Stage]) -> list[Step]:
         ConfigError: two stages have one name.
     """
     check_names(stages)
+    return list(each_step(given, stages))
+
+
+def each_step(given: GraphInputs, stages: Sequence[Stage]) -> Iterator[Step]:
+    """The steps of one configuration, each made when it is asked for."""
     components = given.config.model.components.values()
     used = {component.part for component in components}
-    steps: list[Step] = []
     for part in given.config.model.parts:
         if part in used:
-            steps += _steps(given, part, [stage for stage in stages if stage.per is Per.part])
+            yield from _steps(given, part, [stage for stage in stages if stage.per is Per.part])
     for component in components:
         made = _steps(given, component, [stage for stage in stages if stage.per is Per.component])
         skip = _skip_of(given, component)
-        steps += (replace(step, skip=skip) if skip else step for step in made)
-    return steps
+        yield from (replace(step, skip=skip) if skip else step for step in made)
 
 
 def merge(configurations: Sequence[Sequence[Step]]) -> list[Step]:

@@ -150,7 +150,7 @@ class Workflow:
         skipped = [step for step in steps if step.skip and step.skip.error_if_selected]
         return {
             "actions": None,
-            "task_dep": [step.task for step in steps if step not in skipped],
+            "task_dep": [step.task for step in steps if not (step.skip and step.skip.error_if_selected)],
             "meta": {"skipped": skipped},
         }
 

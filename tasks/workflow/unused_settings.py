@@ -4,13 +4,13 @@ A setting has an effect if another value of it would give other steps.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from copy import deepcopy
 from dataclasses import replace
 from enum import Enum
+from itertools import zip_longest
 from typing import Any
 
 from tasks.errors import UserError
-from tasks.pipeline.graph import build
+from tasks.pipeline.graph import each_step
 from tasks.pipeline.graph_inputs import GraphInputs
 from tasks.pipeline.stage import Stage
 from tasks.pipeline.step import Step
@@ -47,22 +47,29 @@ def _has_effect(key: str, graph: Graph, stages: Sequence[Stage]) -> bool:
     given, steps = graph
     others = list(_with_other_values(given.config, key.split(".")))
     try:
-        return not others or any(build(replace(given, config=other), stages) != steps for other in others)
+        return not others or any(_gives_others(replace(given, config=other), steps, stages) for other in others)
     except BREAKS:
         return True
+
+
+def _gives_others(given: GraphInputs, steps: Sequence[Step], stages: Sequence[Stage]) -> bool:
+    """Whether a configuration has other steps than these; most that do are known by one of the first."""
+    return any(one != other for one, other in zip_longest(each_step(given, stages), steps))
 
 
 def _with_other_values(config: Config, path: Sequence[str]) -> Iterator[Config]:
     """Copies of a configuration with another value of one setting; none where no other value is known."""
     value = _at(config, path)
     for other in _others(value):
-        copy = deepcopy(config)
-        holder, name = _at(copy, path[:-1]), path[-1]
-        if isinstance(holder, dict):
-            holder[name] = other
-        else:
-            setattr(holder, name, other)
-        yield copy
+        yield _with(config, path, other)
+
+
+def _with(settings: Any, path: Sequence[str], value: Any) -> Any:
+    """Settings with another value at a path; what is beside the path is shared with the given ones."""
+    if not path:
+        return value
+    changed = {path[0]: _with(_at(settings, path[:1]), path[1:], value)}
+    return settings | changed if isinstance(settings, dict) else replace(settings, **changed)
 
 
 def _at(settings: Any, path: Sequence[str]) -> Any:

@@ -11,11 +11,10 @@ from dodo import DOIT_CONFIG as OF_THE_PROJECT
 from dodo import workflow
 from tasks.freshness.decide import ingredients
 from tasks.freshness.digests import Digests
+from tasks.freshness.receipt import Receipt
 from tasks.job import sha256
 from tasks.objects import find_source
 from tasks.pipeline.step import Step
-
-from tasks.freshness.receipt import Receipt  # isort: skip
 
 DOIT_CONFIG = OF_THE_PROJECT | {"default_tasks": ["write"]}
 HEAVY = ("tasks.actions", "tasks.models", "tasks.runtimes", "tasks.training", "tasks.settings")
