@@ -136,10 +136,10 @@ def test_problems_are_reported_each_time_in_the_same_words(project: Project) -> 
     assert not entries(project)
 
 
-def test_the_home_folder_is_looked_up_each_time(project: Project) -> None:
-    for home in ("/one", "/one", "/two"):
-        project.environment["HOME"] = home
-        assert setting(project, "artifacts: (.*)", "artifacts=~/artifacts") == f"{home}/artifacts"
+def test_the_home_folder_is_looked_up_each_time(project: Project, tmp_path: Path) -> None:
+    for home in ("one", "one", "two"):
+        project.environment["HOME"] = str(tmp_path / home)
+        assert setting(project, "artifacts: (.*)", "artifacts=~/artifacts") == str(tmp_path / home / "artifacts")
     assert len(entries(project)) == 1
 
 
@@ -155,7 +155,7 @@ def test_a_damaged_entry_is_made_anew(project: Project, spoil: Callable[[str], s
     assert entry.read_text() == whole
 
 
-@pytest.mark.parametrize("place", ["/dev/null", "/nowhere/at/all", "/proc", "relative"])
+@pytest.mark.parametrize("place", ["/dev/null", "/proc", "relative"])
 def test_without_a_usable_place_it_goes_on_in_silence(project: Project, place: str) -> None:
     project.environment |= {"XDG_CACHE_HOME": place, "HOME": "/dev/null"}
     for _ in range(2):
