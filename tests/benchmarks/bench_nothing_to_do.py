@@ -4,14 +4,12 @@
         [--against CHECKOUT] [--dvc EXECUTABLE]
 
 Runs everything in turns and prints medians. The settings are those of a model with many components in a copy of this
-checkout; `--against` compares with a copy of another one, `--dvc` with `dvc repro` on ten stages that have files of the
-same number and size. Not part of the test run: a busy machine would fail it.
+checkout; `--against` compares with a copy of another one. Where DVC is on the path or named by `--dvc`, `dvc repro` is
+run on ten stages that have files of the same number and size. Not part of the test run: a busy machine would fail it.
 """
 
 import argparse
-import json
 import os
-import platform
 import re
 import shutil
 import statistics
@@ -20,11 +18,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tests.benchmarks import write_fresh_steps
+from tests.benchmarks.results import OURS, Row, Samples, write_rows
 from tests.support.project import ROOT, Project
 
 STALE = re.compile("^(build|stale|depends|FAIL) ", re.MULTILINE)
@@ -82,16 +80,18 @@ def main() -> None:
     parser.add_argument("--steps", type=int, nargs="+", default=[10, 30, 300])
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--against", type=Path, metavar="CHECKOUT")
-    parser.add_argument("--dvc", metavar="EXECUTABLE")
+    parser.add_argument("--dvc", metavar="EXECUTABLE", default=shutil.which("dvc"))
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
-    results: dict[str, Any] = {}
+    rows: list[Row] = []
     with tempfile.TemporaryDirectory() as scratch:
         for steps in options.steps:
             commands = _commands(steps, Path(scratch, str(steps)), options.against, options.dvc)
-            results[str(steps)] = _print(steps, _timed(commands, options.rounds))
+            samples = _samples(commands, options.rounds)
+            _print(steps, samples)
+            rows += _rows(steps, samples, options.against)
     if options.json:
-        options.json.write_text(json.dumps(_about() | {"rounds": options.rounds, "steps": results}, indent=2) + "\n")
+        write_rows(rows, options.json)
 
 
 def _commands(steps: int, scratch: Path, against: Path | None, dvc: str | None) -> dict[str, Command]:
@@ -150,18 +150,15 @@ def _dvc_project(dvc: str, project: Path, folder: Path) -> Path:
     return folder
 
 
-def _timed(commands: Mapping[str, Command], rounds: int) -> dict[str, dict[str, float]]:
-    """Medians of wall time and CPU time in seconds; every round runs each command once, the first is not counted."""
+def _samples(commands: Mapping[str, Command], rounds: int) -> dict[str, Samples]:
+    """Wall time and CPU time in seconds; every round runs each command once, the first two are not counted."""
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
     time.sleep(6)  # files that were written just now are not remembered
     for _ in range(rounds + 2):
         for name, command in commands.items():
             taken[name].append(_run(command))
     return {
-        name: {
-            "wall": statistics.median(wall for wall, _ in times[2:]),
-            "cpu": statistics.median(cpu for _, cpu in times[2:]),
-        }
+        name: {"wall": [wall for wall, _ in times[2:]], "cpu": [cpu for _, cpu in times[2:]]}
         for name, times in taken.items()
     }
 
@@ -180,24 +177,26 @@ def _run(command: Command) -> tuple[float, float]:
     return wall, used.ru_utime + used.ru_stime
 
 
-def _print(steps: int, medians: Mapping[str, Mapping[str, float]]) -> Mapping[str, Mapping[str, float]]:
-    floor = medians["floor"]
+def _print(steps: int, samples: Mapping[str, Samples]) -> None:
+    floor = statistics.median(samples["floor"]["wall"])
     print(f"{steps} steps{'':<22} wall ms   CPU ms   wall, of the floor")
-    for name, taken in medians.items():
-        ratio = taken["wall"] / floor["wall"]
-        print(f"{name:<30} {taken['wall'] * 1000:7.0f} {taken['cpu'] * 1000:8.0f} {ratio:10.2f}")
+    for name, taken in samples.items():
+        wall, cpu = statistics.median(taken["wall"]), statistics.median(taken["cpu"])
+        print(f"{name:<30} {wall * 1000:7.0f} {cpu * 1000:8.0f} {wall / floor:10.2f}")
     print(flush=True)
-    return {name: dict(taken) | {"ratio": taken["wall"] / floor["wall"]} for name, taken in medians.items()}
 
 
-def _about() -> dict[str, Any]:
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
-    return {
-        "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M}",
-        "machine": f"{platform.platform()}, {os.cpu_count()} cores",
-        "python": platform.python_version(),
-        "commit": commit.stdout.strip(),
-    }
+def _rows(steps: int, samples: Mapping[str, Samples], against: Path | None) -> list[Row]:
+    """A row for each command, beside what starting and composing takes, the other checkout, and DVC."""
+    rows = []
+    for name in COMMANDS:
+        sides = {OURS: samples[name], "floor": samples["floor"]}
+        if against:
+            sides[against.name] = samples[f"{name}, {against.name}"]
+        if name == "export_all" and "dvc repro" in samples:
+            sides["dvc repro"] = samples["dvc repro"]
+        rows.append(Row(f"doit {name}, {steps} steps", sides))
+    return rows
 
 
 if __name__ == "__main__":

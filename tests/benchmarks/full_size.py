@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 import yaml
+from safetensors.torch import save_file
+from torch import Tensor
 
 from tasks.models.cosyvoice.folder import build_part
 from tasks.models.loading.checkpoint_file import save_checkpoint
@@ -72,6 +74,7 @@ ORIGINAL: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 QWEN_FOLDER = "CosyVoice-BlankEN"
+QWEN = "llm.model."  # what the names of its weights begin with in llm.pt
 SMALL = {"cosyvoice": "cosyvoice1", "cosyvoice2": "cosyvoice2", "cosyvoice3": "cosyvoice3"}
 
 
@@ -80,10 +83,12 @@ def main() -> None:
     parser.add_argument("model", choices=sorted(ORIGINAL))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--parts", nargs="+", help="default: all that are known in full size")
+    parser.add_argument("--missing", action="store_true", help="leave the parts whose weights are there as they are")
     options = parser.parse_args()
-    write_folder(
-        options.model, options.folder, parts=options.parts or [part for part in ORIGINAL[options.model] if part]
-    )
+    parts = options.parts or [part for part in ORIGINAL[options.model] if part]
+    if options.missing:
+        parts = [part for part in parts if not (options.folder / f"{part}.pt").is_file()]
+    write_folder(options.model, options.folder, parts=parts)
 
 
 def write_folder(model: str, folder: Path, *, parts: list[str]) -> None:
@@ -92,14 +97,14 @@ def write_folder(model: str, folder: Path, *, parts: list[str]) -> None:
     config = folder / f"{model}.yaml"
     config.write_text(full_size_yaml(model), encoding="utf-8")
     if "llm" in parts and (GOLDEN / SMALL[model] / QWEN_FOLDER).is_dir():
-        _write_qwen(GOLDEN / SMALL[model] / QWEN_FOLDER, folder / QWEN_FOLDER)
+        _write_qwen_config(GOLDEN / SMALL[model] / QWEN_FOLDER, folder / QWEN_FOLDER)
     for part in parts:
         started = time.perf_counter()
         count = _write_part(part, config, folder / f"{part}.pt")
         print(f"{model} {part}: {count / 1e6:.1f} M parameters, {time.perf_counter() - started:.0f} s", flush=True)
 
 
-def _write_qwen(small: Path, folder: Path) -> None:
+def _write_qwen_config(small: Path, folder: Path) -> None:
     """The configuration in original size; the tokenizer stays the small one."""
     shutil.copytree(small, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.safetensors"))
     config = json.loads((small / "config.json").read_text(encoding="utf-8")) | QWEN2
@@ -134,7 +139,15 @@ def _write_part(part: str, config: Path, weights: Path) -> int:
     torch.manual_seed(0)
     module = build_part(part, config=config)
     save_checkpoint(module.state_dict(), weights)
+    if part == "llm" and (config.parent / QWEN_FOLDER).is_dir():
+        _write_qwen_weights(module.state_dict(), config.parent / QWEN_FOLDER)
     return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _write_qwen_weights(language_model: Mapping[str, Tensor], folder: Path) -> None:
+    """Those that the original implementation starts from, before it loads llm.pt over them."""
+    own = {name.removeprefix(QWEN): tensor for name, tensor in language_model.items() if name.startswith(QWEN)}
+    save_file({name: tensor.bfloat16() for name, tensor in own.items()}, folder / "model.safetensors", {"format": "pt"})
 
 
 if __name__ == "__main__":
