@@ -50,8 +50,6 @@ def run(job: Job) -> dict[str, Any]:
     about = provenance(component, job, scales)
     declare(model, component=component, dynamic=dynamic, about=about)
     write(model, job.outputs["onnx"], external_data=settings["external_data"])
-    del model
-    gc.collect()
     facts |= check(
         job.outputs["onnx"], component=component, precision=precision, opset=settings["opset"], dynamic=dynamic
     )

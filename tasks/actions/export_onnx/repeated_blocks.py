@@ -110,7 +110,8 @@ def repeated_blocks(module: nn.Module) -> Iterator[tuple[str, Hashable]]:
     Blocks are alike if they are of one class and all their attributes are equal but the values of their weights and
     buffers. One whose weights are used elsewhere as well is none.
     """
-    kinds = {name: kind for name, part in module.named_modules() if name and (kind := _kind(part))}
+    found = _Kinds()
+    kinds = {name: kind for name, part in module.named_modules() if name and (kind := found.of(part))}
     copies, shared = Counter(kinds.values()), _shared(module)
     waiting = [("", module)]
     while waiting:
@@ -140,38 +141,49 @@ def _shared(module: nn.Module) -> set[int]:
     return {tensor for tensor, count in names.items() if count > 1}
 
 
-def _kind(module: nn.Module) -> Hashable:
-    """Equal for modules that differ in the values of weights and buffers only; none where that is not known."""
-    try:
-        return _attributes(module)
-    except (TypeError, RecursionError):  # attributes of other types, or one that has the module itself
-        return None
+class _Kinds:
+    """What modules are apart from the values of their weights and buffers, each found once."""
 
+    def __init__(self) -> None:
+        self._found: dict[nn.Module, Hashable] = {}
 
-def _attributes(module: nn.Module) -> Hashable:
-    return type(module), tuple((name, _value(value, name in TENSORS)) for name, value in sorted(vars(module).items()))
+    def of(self, module: nn.Module) -> Hashable:
+        """Equal for modules that differ in those values only; none where that is not known."""
+        try:
+            return self._of(module)
+        except (TypeError, RecursionError):  # attributes of other types, or one that has the module itself
+            return None
 
+    def _of(self, module: nn.Module) -> Hashable:
+        if module not in self._found:
+            attributes = sorted(vars(module).items())
+            self._found[module] = (
+                type(module),
+                tuple((name, self._value(it, name in TENSORS)) for name, it in attributes),
+            )
+        return self._found[module]
 
-def _value(value: Any, by_shape: bool = False) -> Hashable:
-    """What two values that a module may have must have in common.
+    def _value(self, value: Any, by_shape: bool = False) -> Hashable:
+        """What two values that a module may have must have in common.
 
-    Raises:
-        TypeError: it is not known.
-    """
-    match value:
-        case nn.Module():
-            return _attributes(value)
-        case Tensor():
-            return (value.dtype, tuple(value.shape)) if by_shape else id(value)
-        case dict():
-            return type(value), tuple((key, _value(item, by_shape)) for key, item in value.items())
-        case list() | tuple() | set() | frozenset():
-            return type(value), (frozenset if isinstance(value, set | frozenset) else tuple)(map(_value, value))
-        case FunctionType() | BuiltinFunctionType():
-            return id(value)
-    if not isinstance(value, VALUES):
-        raise TypeError(type(value))
-    return type(value), value, repr(value)  # of 0.0 and -0.0
+        Raises:
+            TypeError: it is not known.
+        """
+        match value:
+            case nn.Module():
+                return self._of(value)
+            case Tensor():
+                return (value.dtype, tuple(value.shape)) if by_shape else id(value)
+            case dict():
+                return type(value), tuple((key, self._value(item, by_shape)) for key, item in value.items())
+            case list() | tuple() | set() | frozenset():
+                inner = frozenset if isinstance(value, set | frozenset) else tuple
+                return type(value), inner(map(self._value, value))
+            case FunctionType() | BuiltinFunctionType():
+                return id(value)
+        if not isinstance(value, VALUES):
+            raise TypeError(type(value))
+        return type(value), value, repr(value)  # of 0.0 and -0.0
 
 
 def _state(module: nn.Module) -> list[tuple[str, str, int, int]]:

@@ -32,21 +32,46 @@ def _gelu_rule(function: str, halved: Callable[[Any, ir.Value, ir.Value, ir.Valu
     return RewriteRule(pattern, replacement, name=f"Gelu{function}")
 
 
-# Of the rules that onnxscript applies by default, those that such graphs need. One of the others, which splits slices,
-# has several outputs, and for such a rule the matcher indexes the whole graph at every node.
-RULES = [
-    rules.add_0_rule, rules.sub_0_rule, rules.mul_by_1_rule, rules.div_by_1_rule, rules.dropout_inference_rule,
-    rules.dropout_zero_rule, rules.cast_constant_of_shape_rule, rules.cast_constant_of_shape_without_value_rule,
-    rules.collapse_slice_rule, rules.collapse_slice2_rule, rules.materialize_reshape_shape_rule, rules.min_min_rule,
-    rules.max_max_rule, rules.min_max_rule, rules.max_min_rule, rules.cast_cast_rule, rules.no_op_cast_rule,
-    rules.no_op_expand_rule, rules.flatten_to_reshape_rule, rules.reshape_reshape_rule, rules.no_op_transpose_rule,
-    rules.transpose_transpose_rule, rules.unsqueeze_unsqueeze_rule, rules.squeeze_reshape_1d_rule,
-    rules.no_op_dynamic_scatter_nd_rule, rules.no_op_static_scatter_nd_rule, rules.normalize_pad_format_conv_rule,
-    rules.fuse_pad_into_conv_rule, rules.fuse_batchnorm_into_conv_rule, rules.fuse_batchnorm_into_conv_transpose_rule,
-    rules.fuse_batchnorm_into_gemm_rule, rules.one_reshape_matmul_reshape_rule, rules.two_reshapes_matmul_reshape_rule,
-    _gelu_rule("Erf", lambda op, x, half, y: op.Mul(op.Mul(x, y), half)),
-    _gelu_rule("Tanh", lambda op, x, half, y: op.Mul(op.Mul(x, half), y)),
-]  # fmt: skip
+# Of the rules that onnxscript applies by default, those that such graphs need, each behind operators without which it
+# finds nothing: every rule is tried at every node. One of the others, which splits slices, has several outputs, and for
+# such a rule the matcher indexes the whole graph at every node.
+RULES: list[tuple[set[str], RewriteRule]] = [
+    ({"Add"}, rules.add_0_rule),
+    ({"Sub"}, rules.sub_0_rule),
+    ({"Mul"}, rules.mul_by_1_rule),
+    ({"Div"}, rules.div_by_1_rule),
+    ({"Dropout"}, rules.dropout_inference_rule),
+    ({"Dropout"}, rules.dropout_zero_rule),
+    ({"ConstantOfShape", "Cast"}, rules.cast_constant_of_shape_rule),
+    ({"ConstantOfShape", "Cast"}, rules.cast_constant_of_shape_without_value_rule),
+    ({"Slice"}, rules.collapse_slice_rule),
+    ({"Slice"}, rules.collapse_slice2_rule),
+    ({"Reshape"}, rules.materialize_reshape_shape_rule),
+    ({"Min"}, rules.min_min_rule),
+    ({"Max"}, rules.max_max_rule),
+    ({"Min", "Max"}, rules.min_max_rule),
+    ({"Min", "Max"}, rules.max_min_rule),
+    ({"Cast"}, rules.cast_cast_rule),
+    ({"Cast"}, rules.no_op_cast_rule),
+    ({"Expand"}, rules.no_op_expand_rule),
+    ({"Flatten"}, rules.flatten_to_reshape_rule),
+    ({"Reshape"}, rules.reshape_reshape_rule),
+    ({"Transpose"}, rules.no_op_transpose_rule),
+    ({"Transpose"}, rules.transpose_transpose_rule),
+    ({"Unsqueeze"}, rules.unsqueeze_unsqueeze_rule),
+    ({"Squeeze", "Reshape"}, rules.squeeze_reshape_1d_rule),
+    ({"ScatterND"}, rules.no_op_dynamic_scatter_nd_rule),
+    ({"ScatterND"}, rules.no_op_static_scatter_nd_rule),
+    ({"Conv"}, rules.normalize_pad_format_conv_rule),
+    ({"Pad", "Conv"}, rules.fuse_pad_into_conv_rule),
+    ({"BatchNormalization", "Conv"}, rules.fuse_batchnorm_into_conv_rule),
+    ({"BatchNormalization", "ConvTranspose"}, rules.fuse_batchnorm_into_conv_transpose_rule),
+    ({"BatchNormalization", "Gemm"}, rules.fuse_batchnorm_into_gemm_rule),
+    ({"Reshape", "MatMul"}, rules.one_reshape_matmul_reshape_rule),
+    ({"Reshape", "MatMul"}, rules.two_reshapes_matmul_reshape_rule),
+    ({"Erf", "Mul"}, _gelu_rule("Erf", lambda op, x, half, y: op.Mul(op.Mul(x, y), half))),
+    ({"Tanh", "Mul"}, _gelu_rule("Tanh", lambda op, x, half, y: op.Mul(op.Mul(x, half), y))),
+]
 ROUNDS = 4
 REARRANGES = {"Reshape", "Transpose"}
 PROJECTS = {"MatMul", "Gemm"}
@@ -63,7 +88,7 @@ def simplify(model: ir.Model) -> dict[str, float]:
     common.ShapeInferencePass()(model)
     for _ in range(ROUNDS):
         folded = onnxscript.optimizer.fold_constants(model, onnx_shape_inference=True).modified
-        rewritten = onnxscript.rewriter.RewritePass(RULES)(model).modified
+        rewritten = _rewrite(model)
         common.RemoveUnusedNodesPass()(model)
         if not (folded or rewritten):
             break
@@ -82,6 +107,13 @@ def simplify(model: ir.Model) -> dict[str, float]:
     scales = _fold_scales(model)
     common.RemoveUnusedNodesPass()(model)
     return scales
+
+
+def _rewrite(model: ir.Model) -> bool:
+    """Apply the rules once; whether one has found something."""
+    operators = {node.op_type for node in model.graph}
+    chosen = [rule for needed, rule in RULES if needed <= operators]
+    return bool(chosen) and onnxscript.rewriter.RewritePass(chosen)(model).modified
 
 
 def _fold_scales(model: ir.Model) -> dict[str, float]:
