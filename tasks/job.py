@@ -26,6 +26,7 @@ class Job:
         local: what belongs to this machine and changes no bytes, for example a cache's folder; JSON-plain.
         threads: CPU threads this step may use.
         digests: role -> SHA-256 of the inputs, as far as they are known.
+        written: role -> SHA-256 of outputs, for the action to put in where it has computed it while it wrote.
     """
 
     step: str
@@ -36,6 +37,7 @@ class Job:
     local: dict[str, Any] = field(default_factory=dict)
     threads: int = 1
     digests: dict[str, str] = field(default_factory=dict)
+    written: dict[str, str] = field(default_factory=dict)
 
     def digest(self, role: str) -> str:
         """SHA-256 of an input."""

@@ -1,9 +1,13 @@
 """Averages the weights of the best checkpoints of a training run into one checkpoint.
 
-A few hundred megabytes of tensors at a time go through memory: beside the result there is one group of one mapped file.
+Each tensor takes one path: its parts are read from all members, added up while they are in the processor's cache, and
+written; several tensors are on their way at once, one per thread, and never many.
 """
 
-from collections.abc import Iterator, Sequence
+import contextlib
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +20,11 @@ from tasks.checkpoints import Checkpoint
 from tasks.errors import UserError, listed, shortened_name
 from tasks.job import Job
 from tasks.models.loading.archive import compare_checksums
-from tasks.models.loading.checkpoint_file import open_checkpoint, save_checkpoint
+from tasks.models.loading.parts import CheckpointParts
+from tasks.models.loading.piecewise import save_piecewise
 
-GROUP_BYTES = 128 * 2**20
+PART_BYTES = 2**19  # of the best member: two such parts fit into a core's cache
+AHEAD_BYTES = 2**26  # averaged, but not written yet
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -39,37 +45,33 @@ def run(job: Job) -> dict[str, Any]:
     if left_out:
         progress.report(f"left out: {listed(left_out)}")
     members = [checkpoint.weights for checkpoint in chosen]
-    averaged = average(members)
-    save_checkpoint(averaged, job.outputs["averaged"])
+    layout = average(members, job.outputs["averaged"], job)
     return {
         "best_first": [_summary(checkpoint) for checkpoint in chosen],
         "left_out": left_out,
-        "tensors": len(averaged),
-        "kept_from_best": [name for name, tensor in averaged.items() if not _is_averaged(tensor)],
+        "tensors": len(layout),
+        "kept_from_best": [name for name, tensor in layout.items() if not _is_averaged(tensor)],
         **unwrapped(*members),
     }
 
 
-def average(members: Sequence[Path]) -> dict[str, Tensor]:
-    """The mean of each floating-point tensor over checkpoint files, in its own dtype; the best member comes first.
+def average(paths: Sequence[Path], target: Path, job: Job) -> dict[str, Tensor]:
+    """Write the mean of each floating-point tensor over checkpoint files, in its own dtype. The best comes first.
 
-    Sums run in fp32 (fp64 for fp64 tensors) in the order of `members`, then one true division: for fp32 weights bit for
-    bit what the original script computes. Integer and bool tensors are no quantities to average (counters, index
+    Sums run in fp32 (fp64 for fp64 tensors) in the order of the members, then one true division: for fp32 weights bit
+    for bit what the original script computes. Integer and bool tensors are no quantities to average (counters, index
     tables): they are the best member's. Tensors that are tied in every member stay tied.
+
+    Returns:
+        What was written, by name, without its values.
     """
-    _require_alike(members)
-    best = open_checkpoint(members[0])
-    dtypes = {name: tensor.dtype for name, tensor in best.items()}
-    groups, ties = list(_groups(best)), _ties(best)
-    del best  # an open file keeps every page that was read through it
-    result: dict[str, Tensor] = {}
-    for names in progress.progress(groups, label="average"):
-        sums = _sums(names, members)
-        result |= {name: _mean(name, sums.pop(name), members).to(dtypes[name]) for name in names}
-    for name, other in ties.items():
-        if torch.equal(result[name], result[other]):
-            result[name] = result[other]
-    return result
+    compare_checksums(paths)
+    with contextlib.ExitStack() as opened:
+        members = [opened.enter_context(CheckpointParts(path)) for path in paths]
+        _require_alike(members)
+        layout = _layout(members)
+        job.written["averaged"] = save_piecewise(layout, _means(layout, members, threads=job.threads), target)
+    return layout
 
 
 def _summary(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -85,8 +87,7 @@ def _is_averaged(tensor: Tensor) -> bool:
     return tensor.is_floating_point() or tensor.is_complex()
 
 
-def _require_alike(members: Sequence[Path]) -> None:
-    compare_checksums(members)
+def _require_alike(members: Sequence[CheckpointParts]) -> None:
     first = _described(members[0])
     for member in members[1:]:
         other = _described(member)
@@ -95,77 +96,95 @@ def _require_alike(members: Sequence[Path]) -> None:
             shown = [f"{shortened_name(n)} {first.get(n, 'missing')} / {other.get(n, 'missing')}" for n in differing]
             raise UserError(
                 f"tensors that differ between checkpoints: {len(differing)}",
-                where=f"{members[0]} / {member.name}",
+                where=f"{members[0].path} / {member.path.name}",
                 value=listed(shown, separator="; "),
                 remedy="Average checkpoints of one training run only",
             )
 
 
-def _described(member: Path) -> dict[str, str]:
-    tensors = open_checkpoint(member)
-    return {name: f"{str(t.dtype).removeprefix('torch.')}{list(t.shape)}" for name, t in tensors.items()}
+def _described(member: CheckpointParts) -> dict[str, str]:
+    return {name: f"{str(t.dtype).removeprefix('torch.')}{list(t.shape)}" for name, t in member.tensors.items()}
 
 
-def _groups(tensors: dict[str, Tensor]) -> Iterator[list[str]]:
-    """Names of neighbouring tensors, in file order, about GROUP_BYTES in each group."""
-    group: list[str] = []
-    room = GROUP_BYTES
-    for name, tensor in tensors.items():
-        if group and tensor.nbytes > room:
-            yield group
-            group, room = [], GROUP_BYTES
-        group.append(name)
-        room -= tensor.nbytes
-    if group:
-        yield group
-
-
-def _ties(tensors: dict[str, Tensor]) -> dict[str, str]:
-    """Each name that shares its memory with an earlier name -> that name."""
+def _layout(members: Sequence[CheckpointParts]) -> dict[str, Tensor]:
+    """Tensors of the best member's shapes and dtypes without values, tied where all members have the same twice."""
+    layout: dict[str, Tensor] = {}
     first_of: dict[tuple[Any, ...], str] = {}
-    for name, tensor in tensors.items():
-        if tensor.numel():
-            first_of.setdefault(_place(tensor), name)
-    return {n: first for n, t in tensors.items() if t.numel() and (first := first_of[_place(t)]) != n}
+    for name, tensor in members[0].tensors.items():
+        first = first_of.setdefault(_place(tensor), name) if tensor.numel() else name
+        tied = first != name and all(_are_same(m.tensors[first], m.tensors[name]) for m in members)
+        layout[name] = layout[first] if tied else torch.empty(tensor.shape, dtype=tensor.dtype)
+    return layout
+
+
+def _are_same(one: Tensor, other: Tensor) -> bool:
+    return _place(one) == _place(other) or torch.equal(one, other)
 
 
 def _place(tensor: Tensor) -> tuple[Any, ...]:
     return tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
 
 
-def _sums(names: list[str], members: Sequence[Path]) -> dict[str, Tensor]:
-    """Sums over members. Each file is opened for one group: only closing it frees the pages that were read."""
-    best = open_checkpoint(members[0])
-    sums = {name: _wide(best[name]) for name in names}
-    del best
-    for member in members[1:]:
-        tensors = open_checkpoint(member)
-        for name in names:
-            if _is_averaged(tensors[name]):
-                sums[name] += tensors[name].to(sums[name].dtype)  # 8-bit floats do not promote by themselves
-    return sums
+def _means(layout: Mapping[str, Tensor], members: Sequence[CheckpointParts], *, threads: int) -> Iterator[Tensor]:
+    """The mean of each tensor that is not tied to an earlier one, in order, some of them computed ahead."""
+    first_of: dict[int, str] = {}
+    for name, tensor in layout.items():
+        first_of.setdefault(id(tensor), name)
+    ahead: deque[tuple[int, Future[Tensor]]] = deque()
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        try:
+            for name in progress.progress(list(first_of.values()), label="average"):
+                ahead.append((layout[name].nbytes, pool.submit(_mean, name, members)))
+                while len(ahead) > threads and sum(size for size, _ in ahead) > AHEAD_BYTES:
+                    yield ahead.popleft()[1].result()
+            while ahead:
+                yield ahead.popleft()[1].result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
-def _wide(tensor: Tensor) -> Tensor:
-    """A copy that can take up a sum: half-precision in fp32, everything else in its own dtype."""
-    short = tensor.is_floating_point() and tensor.dtype.itemsize < 4
-    return tensor.to(torch.float32 if short else tensor.dtype, copy=True)
-
-
-def _mean(name: str, total: Tensor, members: Sequence[Path]) -> Tensor:
-    if not _is_averaged(total):
-        return total
-    mean = total.div_(len(members))
-    if not torch.isfinite(mean).all():
-        raise _not_finite(name, members)
+def _mean(name: str, members: Sequence[CheckpointParts]) -> Tensor:
+    best = members[0].tensors[name]
+    mean = torch.empty(best.shape, dtype=best.dtype)
+    flat = mean.view(-1)
+    in_parts = all(member.tensors[name].is_contiguous() for member in members)
+    step = PART_BYTES // best.itemsize if in_parts else max(1, best.numel())
+    memory = torch.empty(min(step, best.numel()), dtype=best.dtype)
+    for start in range(0, best.numel(), step):
+        part = flat[start : start + step]
+        if (first := members[0].part(name, start, part)) is not part:
+            part.copy_(first)
+        if _is_averaged(part):
+            others = (member.part(name, start, memory[: part.numel()]) for member in members[1:])
+            _average(part, others, len(members))
+            if not _is_finite(part):
+                raise _not_finite(name, members)
     return mean
 
 
-def _not_finite(name: str, members: Sequence[Path]) -> UserError:
-    broken = [m for m in members if not torch.isfinite(open_checkpoint(m)[name]).all()]
+def _average(first: Tensor, others: Iterable[Tensor], count: int) -> None:
+    """Replace the values of `first` by the means."""
+    short = first.is_floating_point() and first.itemsize < 4
+    total = first.float() if short else first
+    for other in others:
+        total += other.to(total.dtype)  # 8-bit floats do not promote by themselves
+    total.div_(count)
+    if short:
+        first.copy_(total)
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """A sum tells it in a third of the time, unless it overflows."""
+    if tensor.itemsize >= 4 and torch.isfinite(tensor.sum()):
+        return True
+    return bool(torch.isfinite(tensor).all())
+
+
+def _not_finite(name: str, members: Sequence[CheckpointParts]) -> UserError:
+    broken = [m.path for m in members if not torch.isfinite(m.tensors[name]).all()]
     return UserError(
         "contains NaN or infinite weights" if broken else "weights are too large to add up",
-        where=broken[0] if broken else members[0].parent,
+        where=broken[0] if broken else members[0].path.parent,
         value=name,
         remedy="Delete this checkpoint and its sidecar: the training had diverged",
     )

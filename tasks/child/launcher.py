@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 from functools import cache
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
 from pathlib import Path
@@ -68,6 +69,13 @@ def run_in_child(file: Path) -> Outcome:
         ours.close()
     child.join()
     return outcome
+
+
+def warm_up(state: Path) -> None:
+    """Let the server import what children need, while this process does something else; it need not wait for that."""
+    with contextlib.suppress(OSError):  # which the first child will meet as well, and report
+        if _context(state).get_start_method() == "forkserver":
+            forkserver.ensure_running()
 
 
 @cache

@@ -188,15 +188,19 @@ def _use_threads(threads: int) -> None:
 
 def _proven(request: Request) -> dict[str, Written]:
     """Digests and sizes of everything the action left, after it has reached the disk."""
-    missing = [path.name for path in _private(request).values() if not path.is_file()]
+    private = _private(request)
+    missing = [path.name for path in private.values() if not path.is_file()]
     if missing:
         raise RuntimeError(f"{request.job.action} returned without writing {', '.join(missing)}")
+    known = {private[role]: digest for role, digest in request.job.written.items()}
     outputs = {}
     for path in sorted(path for path in request.workdir.rglob("*") if path.is_file()):
         with path.open("rb") as file:
             os.fsync(file.fileno())
         stat = path.stat()
-        outputs[str(path.relative_to(request.workdir))] = Written(sha256(path), stat.st_size, stat.st_mtime_ns)
+        outputs[str(path.relative_to(request.workdir))] = Written(
+            known.get(path) or sha256(path), stat.st_size, stat.st_mtime_ns
+        )
     return outputs
 
 

@@ -29,7 +29,7 @@ class Digests:
     """A memo of digests in one JSON file; losing it costs time and nothing else."""
 
     def __init__(self, memo: Path) -> None:
-        self._path = memo
+        self.memo = memo
         self._lock = threading.Lock()
         self._entries: dict[str, Any] = _read(memo)
         self._changed = False
@@ -72,7 +72,7 @@ class Digests:
         with self._lock:
             if self._changed:
                 self._changed = False
-                write_atomically(self._path, json.dumps(self._entries))
+                write_atomically(self.memo, json.dumps(self._entries))
 
     def _is_large_and_new(self, path: Path) -> bool:
         try:

@@ -10,6 +10,7 @@ from tasks.errors import UserError
 from tasks.freshness.decide import decide
 from tasks.freshness.digests import Digests
 from tasks.user_files import unreadable
+from tasks.workflow.run_options import run_options
 from tasks.workflow.step_status import StepStatus
 
 
@@ -21,6 +22,8 @@ class UpToDate:
     digests: Digests
 
     def __call__(self) -> bool:
+        if run_options() and not self.status.step.receipt.exists():
+            _prepare_to_build(self.digests)
         try:
             self.status.decision = decide(self.status.step, self.digests)
         except FileNotFoundError:
@@ -36,6 +39,13 @@ class UpToDate:
 
     def __str__(self) -> str:
         return "; ".join(self.status.decision.reasons) if self.status.decision else "an input is not there yet"
+
+
+def _prepare_to_build(digests: Digests) -> None:
+    """Digesting large inputs and importing what will work on them take about as long."""
+    from tasks.child.launcher import warm_up  # what runs with nothing to do need not import
+
+    warm_up(digests.memo.parent)
 
 
 class ContentChecker(FileChangedChecker):  # type: ignore[misc]

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import struct
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tasks.actions import average
-from tasks.job import Job
+from tasks.job import Job, sha256
 from tasks.models.loading.checkpoint_file import open_checkpoint
 from tests.support.errors import error_of
 
@@ -163,14 +164,59 @@ def test_views_and_transposed_tensors_are_averaged_by_value(tmp_path: Path) -> N
     assert torch.equal(result["v"], (base + 1)[1:, ::2])
 
 
-def test_groups_smaller_than_a_tensor_change_nothing(
+def test_parts_smaller_than_a_tensor_change_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, original: tuple[dict[str, Any], dict[str, Tensor]]
 ) -> None:
-    monkeypatch.setattr(average, "GROUP_BYTES", 50)
+    monkeypatch.setattr(average, "PART_BYTES", 50)
     message = job(GOLDEN, num=5, out=tmp_path)
     average.run(message)
     in_small_groups = open_checkpoint(message.outputs["averaged"])
     assert all(torch.equal(tensor, original[1][name]) for name, tensor in in_small_groups.items())
+
+
+def test_tensors_are_the_same_however_many_threads_compute_them(
+    tmp_path: Path, original: tuple[dict[str, Any], dict[str, Tensor]]
+) -> None:
+    message = replace(job(GOLDEN, num=5, out=tmp_path), threads=4)
+    average.run(message)
+    by_four = open_checkpoint(message.outputs["averaged"])
+    assert list(by_four) == list(original[1])
+    assert all(torch.equal(tensor, original[1][name]) for name, tensor in by_four.items())
+
+
+def test_tensors_larger_than_a_part_are_averaged_in_every_element(tmp_path: Path) -> None:
+    members = [{"w": torch.randn(2**20 + 1), "h": torch.randn(2**19 + 3).half()} for _ in range(3)]
+    result = averaged(tmp_path, *members)
+    assert torch.equal(result["w"], (members[0]["w"] + members[1]["w"] + members[2]["w"]) / 3)
+    assert torch.equal(result["h"], (sum(member["h"].float() for member in members) / 3).half())
+
+
+def test_large_weights_are_no_infinite_ones(tmp_path: Path) -> None:
+    largest = torch.full((2,), torch.finfo(torch.float32).max)
+    assert torch.equal(averaged(tmp_path, {"w": largest})["w"], largest)
+
+
+def test_weights_that_are_too_large_to_add_up_are_named(tmp_path: Path) -> None:
+    error = error_of(averaged, tmp_path, *[{"w": torch.full((2,), torch.finfo(torch.float32).max)}] * 2)
+    assert (error.what, error.value) == ("weights are too large to add up", "w")
+
+
+def test_the_digest_of_the_average_is_known_once_it_is_written(tmp_path: Path) -> None:
+    message = job(GOLDEN, num=5, out=tmp_path)
+    average.run(message)
+    assert message.written == {"averaged": sha256(message.outputs["averaged"])}
+
+
+def test_a_changed_byte_in_any_member_is_named_and_nothing_is_written(tmp_path: Path) -> None:
+    for index in range(3):
+        save(tmp_path, f"m{index}", {"w": torch.full((1000,), 1.0), "b": torch.ones(2)}, loss=index)
+    content = bytearray((tmp_path / "m2.pt").read_bytes())
+    content[content.index(struct.pack("<f", 1.0) * 100) + 1] ^= 1
+    (tmp_path / "m2.pt").write_bytes(content)
+    error = error_of(run, tmp_path, num=3)
+    assert error.where.endswith("m2.pt")
+    assert "Bad CRC-32" in str(error.value)
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_two_builds_give_the_same_bytes(tmp_path: Path) -> None:

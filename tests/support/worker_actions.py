@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from tasks.errors import UserError
-from tasks.job import Job
+from tasks.job import Job, sha256
 from tests.support.project import HANGS_AFTER_SECONDS
 
 
@@ -16,6 +16,12 @@ def write(job: Job) -> dict[str, Any]:
     for path in job.outputs.values():
         path.write_text(text)
     return {"length": len(text)}
+
+
+def write_with_digest(job: Job) -> dict[str, Any]:
+    found = write(job)
+    job.written["out"] = sha256(job.outputs["out"])
+    return found
 
 
 def write_with_side_file(job: Job) -> dict[str, Any]:

@@ -62,10 +62,15 @@ def compare_checksums(paths: Iterable[Path]) -> None:
 def _compared(path: Path) -> None:
     with contextlib.suppress(UserError, OSError):
         if path.is_file():  # a pipe would never end
-            _checked(path)
+            is_mapped(path)
 
 
-def _checked(path: Path) -> bool:
+def is_mapped(path: Path) -> bool:
+    """Whether `load_archive` maps an archive into memory: none of its records is compressed.
+
+    Raises:
+        UserError: it is damaged.
+    """
     status = path.stat()
     return _check_records(path, status.st_size, status.st_mtime_ns, status.st_ino)
 
@@ -76,7 +81,7 @@ def load_archive(path: Path) -> Any:
     Raises:
         UserError: it is damaged, or contains Python objects.
     """
-    return _load(path, mapped=_checked(path))
+    return _load(path, mapped=is_mapped(path))
 
 
 def load_pickle(path: Path) -> Any:

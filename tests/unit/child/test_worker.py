@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
+from tasks.child import worker
 from tasks.child.launcher import run_in_child
 from tasks.child.request import Request
 from tasks.child.worker import execute
@@ -69,6 +70,18 @@ def test_a_built_step_leaves_the_artifact_and_its_receipt_and_nothing_else(tmp_p
     assert outcome.status == "built"
     assert (tmp_path / "a" / "out.bin").read_text() == "input text"
     assert left_in(tmp_path) == ["out.bin", "out.bin.receipt.json"]
+
+
+def test_a_digest_that_the_action_has_computed_is_not_computed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = request(tmp_path, "write_with_digest")
+    monkeypatch.setattr(worker, "sha256", None)
+    outcome = execute(one)
+    receipt = Receipt.read(one.receipt)
+    assert outcome.outputs["out.bin"].sha256 == sha256(tmp_path / "a" / "out.bin")
+    assert receipt is not None
+    assert receipt.outputs["out.bin"]["sha256"] == outcome.outputs["out.bin"].sha256
 
 
 def test_another_step_may_remove_the_folder_of_private_folders_at_any_moment(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.child import launcher
 from tasks.child.request import Request
 from tasks.freshness import decide as decisions
 from tasks.freshness import digests as digesting
@@ -204,3 +205,20 @@ def test_it_goes_with_the_artifact_that_failed(tmp_path: Path) -> None:
     failed.write_text("{}")
     run([export], tmp_path, digests)
     assert failed.exists()  # nothing was built
+
+
+@pytest.mark.parametrize(("options", "expected"), [({"always": False}, [True, False]), ({}, [False, False])])
+def test_what_a_build_needs_is_prepared_where_one_is_certain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, bool], expected: list[bool]
+) -> None:
+    """That is in a run, for a step without a receipt."""
+    prepared: list[Path] = []
+    monkeypatch.setattr(doit_freshness, "run_options", lambda: options)
+    monkeypatch.setattr(launcher, "warm_up", prepared.append)
+    step, digests = chain(tmp_path)[0], Digests(tmp_path / "memo.json")
+    found = []
+    for _ in range(2):
+        prepared.clear()
+        run([step], tmp_path, digests)
+        found.append(prepared == [tmp_path])
+    assert found == expected

@@ -1,0 +1,101 @@
+"""Reads parts of the tensors in a checkpoint, where possible from the file into memory that is used again.
+
+Reading through the mapping would keep each page in the process's memory for as long as the checkpoint is open, and take
+a page fault for each few of them.
+"""
+
+import mmap
+import os
+import sys
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from tasks.errors import UserError
+from tasks.models.loading.archive import is_mapped
+from tasks.models.loading.checkpoint_file import open_checkpoint
+from tasks.user_files import weights_format
+
+HEADER_BYTES = 30  # of a record in a zip archive, before its name and other fields of any length
+LENGTHS = (26, 28)  # where in it those lengths are
+
+
+class CheckpointParts:
+    """An open checkpoint, as `open_checkpoint` opens it.
+
+    Attributes:
+        tensors: by name. Their shapes and dtypes cost nothing; values that are looked at stay in memory.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.tensors = open_checkpoint(path)
+        self._file = path.open("rb", buffering=0)
+        is_archive = weights_format(path) == "archive" and is_mapped(path)
+        self._positions = positions(self.tensors, _records(path)) if is_archive else {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def part(self, name: str, start: int, memory: Tensor) -> Tensor:
+        """Elements of a tensor from `start` on, flattened: as many as `memory` has, which may be where they are then.
+
+        Raises:
+            UserError: the file ends before them.
+        """
+        tensor = self.tensors[name]
+        if name not in self._positions:
+            return tensor.flatten()[start : start + memory.numel()]
+        place = self._positions[name] + start * tensor.itemsize
+        unread = memory.view(torch.uint8).numpy().data
+        while unread:
+            count = os.preadv(self._file.fileno(), [unread], place)
+            if not count:
+                raise UserError("has become shorter while it was read", where=self.path, remedy="Run again")
+            unread, place = unread[count:], place + count
+        return memory
+
+
+def _records(path: Path) -> dict[int, int]:
+    """Position of the data of each record in an archive -> its size; nothing if tensors are no copies of the data."""
+    sizes = {}
+    with zipfile.ZipFile(path) as archive, path.open("rb") as file:
+        for record in archive.infolist():
+            if record.filename.endswith("/byteorder") and archive.read(record).decode() != sys.byteorder:
+                return {}
+            file.seek(record.header_offset)
+            header = file.read(HEADER_BYTES)
+            skipped = sum(int.from_bytes(header[at : at + 2], "little") for at in LENGTHS)
+            sizes[record.header_offset + HEADER_BYTES + skipped] = record.file_size
+    return sizes
+
+
+def positions(tensors: Mapping[str, Tensor], records: Mapping[int, int]) -> dict[str, int]:
+    """Where the bytes of contiguous tensors begin in the file that they are mapped from; nothing if that is in doubt.
+
+    PyTorch does not tell where it has mapped the file. Only with the right beginning, a multiple of the page size, does
+    every storage lie where a record does.
+    """
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors.values() if t.nbytes}
+    first = min(storages, default=0)
+    beginnings = {first - position for position in records if (first - position) % mmap.PAGESIZE == 0}
+    fitting = [begin for begin in beginnings if _fits(storages, records, begin)]
+    if len(fitting) != 1:
+        return {}
+    return {name: tensor.data_ptr() - fitting[0] for name, tensor in tensors.items() if _is_plain(tensor)}
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether the values of a tensor are its bytes in memory, in order."""
+    return tensor.nbytes > 0 and tensor.is_contiguous() and not tensor.is_conj() and not tensor.is_neg()
+
+
+def _fits(storages: Mapping[int, int], records: Mapping[int, int], begin: int) -> bool:
+    return all(records.get(address - begin) == size for address, size in storages.items())
