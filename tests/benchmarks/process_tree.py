@@ -27,8 +27,8 @@ class Cost:
     memory: int
 
 
-def cost_of(command: Sequence[str]) -> Cost:
-    """Run a command to its end and that of all its processes; its output goes to nowhere, its errors to the terminal.
+def cost_of(command: Sequence[str]) -> tuple[Cost, str]:
+    """Run a command to its end and that of all its processes; what it cost and printed. Errors go to the terminal.
 
     Raises:
         CalledProcessError: it failed.
@@ -36,17 +36,17 @@ def cost_of(command: Sequence[str]) -> Cost:
     if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl")
     before, started = _cpu_of_children(), time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     peak = _Peak(os.getpid())
-    code = process.wait()
+    output, _ = process.communicate()
     wall = time.perf_counter() - started
     with contextlib.suppress(ChildProcessError):
         while True:
             os.wait()
     memory = peak.stop()
-    if code:
-        raise subprocess.CalledProcessError(code, command)
-    return Cost(wall, _cpu_of_children() - before, memory)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return Cost(wall, _cpu_of_children() - before, memory), output
 
 
 class _Peak:
