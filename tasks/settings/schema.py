@@ -177,6 +177,7 @@ class Config:
     """All settings of one composition."""
 
     artifacts: str = "artifacts"  # output folder
+    memory_gib: float | None = within(None, gt=0)  # for steps that run at once; by default what is available
     model: Model = field(default_factory=Model)
     precision: Precision = field(default_factory=Precision)
     average: Average = field(default_factory=Average)

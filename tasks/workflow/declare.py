@@ -32,7 +32,9 @@ from tasks.workflow.model_folder import load_settings
 from tasks.workflow.part_files import check_parts
 from tasks.workflow.printing import printing
 from tasks.workflow.reporter import Reporter
-from tasks.workflow.run_options import refuse_processes
+from tasks.workflow.run_options import refuse_processes, run_options
+from tasks.workflow.schedule import longest_first
+from tasks.workflow.side_by_side import SideBySide
 from tasks.workflow.step_status import StepStatus
 from tasks.workflow.unused_settings import unused_settings
 from tasks.workflow.why import explain, matches
@@ -46,6 +48,8 @@ class Workflow:
         self.root = Path(configs[0].artifacts)
         self.statuses = [StepStatus(step) for step in steps]
         self.digests = digests
+        limit = configs[0].memory_gib
+        self.side_by_side = SideBySide(self.statuses, limit * 2**30 if limit else float("inf"))
         self.not_removed: list[str] = []  # by `doit clean`, and why
 
     @classmethod
@@ -146,7 +150,10 @@ class Workflow:
 
     def _group(self, stages: Sequence[str]) -> dict[str, Any]:
         """Everything in these stages that can be done here; the reporter names what cannot."""
-        steps = [status.step for status in self.statuses if status.step.stage in stages]
+        ordered = [status.step for status in self.statuses]
+        if run_options().get("num_process", 0) > 1:
+            ordered = longest_first(ordered)
+        steps = [step for step in ordered if step.stage in stages]
         skipped = [step for step in steps if step.skip and step.skip.error_if_selected]
         return {
             "actions": None,
@@ -165,7 +172,7 @@ class Workflow:
         if step.skip:
             return task | {"actions": [(refuse_skipped, [step])]}
         return task | {
-            "actions": [(execute, [status, self.root, self.digests])],
+            "actions": [(execute, [status, self.root, self.digests, self.side_by_side])],
             "file_dep": [str(path) for path in step.inputs.values()],
             "task_dep": list(step.after),
             "targets": [str(path) for path in step.outputs.values()],

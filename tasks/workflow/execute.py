@@ -13,18 +13,22 @@ from tasks.child.request import Request
 from tasks.errors import UserError
 from tasks.freshness.decide import Decision, input_digests
 from tasks.freshness.digests import Digests
-from tasks.job import Job, available_cores
+from tasks.job import Job
 from tasks.paths import failed_report
 from tasks.pipeline.step import Step
 from tasks.workflow.run_options import run_options
+from tasks.workflow.side_by_side import SideBySide
 from tasks.workflow.step_status import StepStatus
 
 
-def execute(status: StepStatus, root: Path, digests: Digests) -> BaseFail | None:
+def execute(
+    status: StepStatus, root: Path, digests: Digests, side_by_side: SideBySide | None = None
+) -> BaseFail | None:
     """Act on the decision about a step: nothing to do for a fresh one, else a child process builds it.
 
     Args:
         root: the artifacts folder.
+        side_by_side: the steps of this run; without it, the step is the only one.
     """
     step, decision = status.step, status.decision
     if status.problem:
@@ -37,8 +41,11 @@ def execute(status: StepStatus, root: Path, digests: Digests) -> BaseFail | None
         status.outcome = Outcome("reused")
         return None
     file = paths.request_path(root, step.task)
+    side_by_side = side_by_side or SideBySide()
     try:
-        outcome = status.outcome = _built(_request(decision, root, always=always), file, digests)
+        with side_by_side.admitted(step):
+            request = _request(decision, root, always=always, threads=side_by_side.threads(step))
+            outcome = status.outcome = _built(request, file, digests)
     except OSError as error:
         if cause := _outer_cause(error, root):
             return TaskFailed(cause)
@@ -101,7 +108,7 @@ def refuse_skipped(step: Step) -> BaseFail | None:
     return TaskFailed(f"{step.skip.text}.") if step.skip and step.skip.error_if_selected else None
 
 
-def _request(decision: Decision, root: Path, *, always: bool) -> Request:
+def _request(decision: Decision, root: Path, *, always: bool, threads: int) -> Request:
     step = decision.step
     return Request(
         job=Job(
@@ -111,7 +118,7 @@ def _request(decision: Decision, root: Path, *, always: bool) -> Request:
             outputs=dict(step.outputs),
             params=dict(step.params),
             local=dict(step.local),
-            threads=_threads_of_a_step(),
+            threads=threads,
             digests=decision.ingredients.inputs,
         ),
         receipt=step.receipt,
@@ -122,9 +129,3 @@ def _request(decision: Decision, root: Path, *, always: bool) -> Request:
         records=step.records,
         always=always,
     )
-
-
-def _threads_of_a_step() -> int:
-    """The cores that this process may use, divided by the number of steps that doit runs at once."""
-    at_once: int = run_options().get("num_process", 0)
-    return max(1, available_cores() // max(1, at_once))

@@ -16,8 +16,8 @@ from tasks.pipeline.stage import Stage
 from tasks.pipeline.step import Step
 from tasks.settings.schema import Config
 
-# What acts before the graph is built or beside it: files that are looked up, and which steps a command runs.
-NOT_IN_STEPS = ("model.checkpoints", "model.parts", "verify.auto")
+# What acts before the graph is built or beside it: files that are looked up, and which steps a command runs, and when.
+NOT_IN_STEPS = ("model.checkpoints", "model.parts", "verify.auto", "memory_gib")
 BREAKS = (UserError, AttributeError, LookupError, TypeError, ValueError)  # a value that does not fit has an effect
 
 

@@ -70,6 +70,14 @@ def test_steps_can_run_side_by_side(short: Project) -> None:
     assert finished(short) == expected
 
 
+def test_steps_whose_memory_does_not_fit_together_wait_for_each_other(short: Project) -> None:
+    expected = steps_of(short)
+    result = without_artifacts(short).doit("-n2", "memory_gib=0.001")
+    assert result.code == 0, result.out + result.err
+    assert "waits: it takes about" in result.err
+    assert finished(short) == expected
+
+
 def test_two_runs_at_the_same_time_build_each_step_once(short: Project) -> None:
     expected = steps_of(short)
     project = without_artifacts(short)
