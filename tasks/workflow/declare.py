@@ -150,10 +150,10 @@ class Workflow:
 
     def _group(self, stages: Sequence[str]) -> dict[str, Any]:
         """Everything in these stages that can be done here; the reporter names what cannot."""
-        ordered = [status.step for status in self.statuses]
+        every = [status.step for status in self.statuses]
+        steps = [step for step in every if step.stage in stages]
         if run_options().get("num_process", 0) > 1:
-            ordered = longest_first(ordered)
-        steps = [step for step in ordered if step.stage in stages]
+            steps = longest_first(steps, every)
         skipped = [step for step in steps if step.skip and step.skip.error_if_selected]
         return {
             "actions": None,
