@@ -1,1 +1,1 @@
-"""What this machine has: GPUs and the installed TensorRT, found without starting CUDA. Light."""
+"""What this machine has: memory, GPUs and the installed TensorRT, found without starting CUDA. Light."""
