@@ -1,4 +1,4 @@
-"""What averaging large checkpoints costs beside the original way of doing it, on generated files.
+"""What averaging large checkpoints costs beside the published way of doing it, on generated files.
 
     python -m tests.benchmarks.bench_average --folder build --json average.json
     python -m tests.benchmarks.bench_average --folder build --cold
@@ -11,17 +11,13 @@ MEMBERS x MEGABYTES to FOLDER, and deletes them at its end.
 import argparse
 import json
 import os
-import platform
 import resource
 import shutil
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
@@ -29,11 +25,13 @@ import torch
 from tasks.actions import average
 from tasks.job import Job, available_cores
 from tests.benchmarks.full_size import full_size_yaml
-from tests.benchmarks.process_tree import Cost, cost_of
+from tests.benchmarks.measure import Cost, measure
+from tests.benchmarks.results import OURS, PUBLISHED, QUANTITIES, Row, write_rows
 
 LAYER_MEGABYTES = 16
 MIB = 2**20
-SIDES = ("original", "ours")
+SIDES = (PUBLISHED, OURS)
+ALONE, WHOLE = "the work alone", "the whole command"
 Rounds = dict[str, dict[str, list[Cost]]]  # comparison -> side -> costs
 
 
@@ -44,11 +42,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cold", action="store_true", help="drop the files from the page cache before each run")
     parser.add_argument("--folder", type=Path, default=Path())
-    parser.add_argument("--json", type=Path, help="write every cost to this file")
+    parser.add_argument("--json", type=Path, help="write every sample to this file")
     parser.add_argument("--only", choices=SIDES, help="do the work of one side on files that are there")
     options = parser.parse_args()
     if options.only:
-        _print_cost({"ours": _ours, "original": _original}[options.only], options.folder)
+        _print_cost({OURS: _ours, PUBLISHED: _published}[options.only], options.folder)
     else:
         _compare(options)
 
@@ -59,27 +57,38 @@ def _compare(options: argparse.Namespace) -> None:
         _write_model(folder)
         for member in range(options.members):
             _write(folder / "exp", member, options.megabytes)
-        rounds: Rounds = {name: {side: [] for side in SIDES} for name in ("work alone", "whole command")}
+        rounds: Rounds = {name: {side: [] for side in SIDES} for name in (ALONE, WHOLE)}
         for _ in range(options.rounds):
             _run_round(rounds, folder, options)
-        same = _same(torch.load(folder / "ours.pt", mmap=True), torch.load(folder / "original.pt", mmap=True))
-    report = _report(rounds, options) | {"equal bit for bit": same}
+        same = _same(*(torch.load(folder / f"{side}.pt", mmap=True) for side in SIDES))
+    rows = [Row(f"{name}, {'cold' if options.cold else 'warm'}", _samples(sides)) for name, sides in rounds.items()]
+    for row in rows:
+        print(row.name, {side: {key: row.median(side, key) for key in row.sides[side]} for side in SIDES}, row.ratios())
+    if not same:
+        sys.exit("the two results differ")
     if options.json:
-        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    print("the two results are", "equal bit for bit" if same else "DIFFERENT")
+        write_rows(rows, options.json)
 
 
 def _run_round(rounds: Rounds, folder: Path, options: argparse.Namespace) -> None:
+    log = folder / "log"
     for side in SIDES:
         _prepare(folder, cold=options.cold)
-        whole, output = cost_of([sys.executable, "-m", __spec__.name, "--only", side, "--folder", str(folder)])
-        rounds["work alone"][side].append(Cost(*json.loads(output), whole.memory))
-        if side == "original":
-            rounds["whole command"][side].append(whole)
+        whole = measure([sys.executable, "-m", __spec__.name, "--only", side, "--folder", folder], log=log)
+        rounds[ALONE][side].append(Cost(*json.loads(log.read_text()), whole.peak))
+        if side == PUBLISHED:
+            rounds[WHOLE][side].append(whole)
     _prepare(folder, cold=options.cold)
     settings = ["model=cosyvoice2", f"model.dir={folder}", f"model.checkpoints.flow={folder / 'exp'}"]
     settings += [f"average.num={options.members}", f"artifacts={folder / 'artifacts'}"]
-    rounds["whole command"]["ours"].append(cost_of([sys.executable, "-m", "doit", "average", *settings])[0])
+    rounds[WHOLE][OURS].append(measure([sys.executable, "-m", "doit", "average", *settings], log=log))
+
+
+def _samples(sides: dict[str, list[Cost]]) -> dict[str, dict[str, list[float]]]:
+    return {
+        side: {key: [asdict(cost)[key] for cost in costs] for key in QUANTITIES if key in asdict(costs[0])}
+        for side, costs in sides.items()
+    }
 
 
 def _prepare(folder: Path, *, cold: bool) -> None:
@@ -92,44 +101,6 @@ def _prepare(folder: Path, *, cold: bool) -> None:
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             while not cold and file.read(MIB):
                 pass
-
-
-def _report(rounds: Rounds, options: argparse.Namespace) -> dict[str, object]:
-    """Print medians and their ratios, and return all of it."""
-    print(f"{options.members} x {options.megabytes} MiB, page cache {'cold' if options.cold else 'warm'}")
-    print(f"{'':16}{'':10}{'wall s':>8}{'CPU s':>8}{'MB':>8}")
-    ratios: dict[str, dict[str, float]] = {}
-    for name, sides in rounds.items():
-        medians = {side: _medians(costs) for side, costs in sides.items()}
-        ratios[name] = {key: medians["ours"][key] / medians["original"][key] for key in medians["ours"]}
-        for side, values in medians.items():
-            print(f"{name:16}{side:10}{values['wall']:8.2f}{values['cpu']:8.2f}{values['memory'] / 1e6:8.0f}")
-        print(f"{name:16}{'ratio':10}" + "".join(f"{ratio:8.2f}" for ratio in ratios[name].values()))
-    return {
-        "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "commit": _commit(),
-        "machine": {"processor": _processor(), "cores": available_cores(), "python": platform.python_version()},
-        "files": {"members": options.members, "mebibytes": options.megabytes, "cold": options.cold},
-        "rounds": {
-            name: {side: [asdict(cost) for cost in costs] for side, costs in sides.items()}
-            for name, sides in rounds.items()
-        },
-        "ratios of medians": ratios,
-    }
-
-
-def _medians(costs: list[Cost]) -> dict[str, float]:
-    return {key: statistics.median(asdict(cost)[key] for cost in costs) for key in ("wall", "cpu", "memory")}
-
-
-def _commit() -> str:
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-
-
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
 
 
 def _write_model(folder: Path) -> None:
@@ -161,12 +132,12 @@ def _print_cost(work: Callable[[Path], None], folder: Path) -> None:
 def _ours(folder: Path) -> None:
     files = {path.name: path for path in (folder / "exp").glob("epoch_*")}
     params = {"average": {"num": len(files) // 2, "val_best": True}}
-    outputs = {"averaged": folder / "ours.pt"}
+    outputs = {"averaged": folder / f"{OURS}.pt"}
     average.run(Job("average:bench", "", files, outputs, params, threads=available_cores()))
 
 
-def _original(folder: Path) -> None:
-    """The original algorithm: whole files in memory, added up in place, divided, saved."""
+def _published(folder: Path) -> None:
+    """The published algorithm: whole files in memory, added up in place, divided, saved."""
     total: dict[str, torch.Tensor] = {}
     members = sorted((folder / "exp").glob("epoch_*.pt"))
     for path in members:
@@ -178,7 +149,7 @@ def _original(folder: Path) -> None:
                 total[name] = state[name].clone()
     for name, tensor in total.items():
         total[name] = torch.true_divide(tensor, len(members))
-    torch.save(total, folder / "original.pt")
+    torch.save(total, folder / f"{PUBLISHED}.pt")
 
 
 def _same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> bool:

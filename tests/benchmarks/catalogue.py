@@ -26,7 +26,10 @@ SECTIONS = {
         "The published export_jit.py against `doit export_jit`; neither checks what it has written.",
     ),
     "average": Section(
-        "Averaging five checkpoints of 1.2 GB", "The published algorithm against the action of `doit average`."
+        "Averaging five checkpoints of 1.2 GB",
+        "The published algorithm, a script that loads, adds, divides and saves, against `doit average` with its "
+        "digests, checks and receipt; alone: once Python and PyTorch are imported. Warm: with the files in the page "
+        "cache.",
     ),
     "nothing_to_do": Section(
         "A run with nothing to do",
@@ -88,6 +91,7 @@ MEASUREMENTS = (
     *(_scripts("onnx", model) for model in MODELS),
     *(_scripts("torchscript", model) for model in ("cosyvoice", "cosyvoice2")),
     Measurement("average", "bench_average", ("--folder", "{work}")),
+    Measurement("average.cold", "bench_average", ("--folder", "{work}", "--cold")),
     Measurement("nothing_to_do", "bench_nothing_to_do", ()),
     *map(_latency, MODELS),
     Measurement("steps.demo", "bench_export", ("demo",), has_rounds=False),
