@@ -1,6 +1,7 @@
 """What fp32 itself costs is measured on short trials, and on a long one only where an artifact is in doubt."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tasks.actions.inputs.generated import Padding, make_case
-from tasks.actions.verify.doubt import all_tried
+from tasks.actions.verify.doubt import FEW_RUNS, all_tried
 from tasks.actions.verify.originals import originals
 from tasks.actions.verify.reference import Expected, expected_of
 from tasks.actions.verify.trial import tried
@@ -128,5 +129,25 @@ def test_an_artifact_beyond_the_limits_of_shorter_trials_passes_where_fp32_itsel
     noise = 1e-4  # of fp32 near 1e4
     results = verified(tmp_path, Summing(), noise=noise)
     assert not any(result["failures"] for result in results)
-    assert (tmp_path / "trial1.measured.pt").exists()
     assert verified(tmp_path, Plain(), noise=noise)[1]["failures"]
+
+
+@pytest.mark.parametrize(
+    ("passes", "asked"),
+    [
+        ({("spared", 0)}, [("spared", 0)]),
+        ({("spared", 1)}, [("spared", 0), ("spared", 1)]),
+        ({("measured", 0)}, [("spared", 0), ("spared", 1), ("measured", 0)]),
+        ({("measured", FEW_RUNS)}, [("spared", 0), ("spared", 1), ("measured", 0), ("measured", FEW_RUNS)]),
+    ],
+)
+def test_float64_is_run_where_a_run_as_in_another_engine_does_not_explain_the_errors(tmp_path, passes, asked):
+    found = []
+
+    def tried_one(trial: Expected, runs: int) -> dict[str, Any]:
+        found.append(("spared" if trial.measured else "measured", runs))
+        return {"failures": {} if found[-1] in passes else {"y": ["snr_db"]}}
+
+    spared = expected(tmp_path, Plain())[1]
+    all_tried([replace(spared, measured=lambda: replace(spared, measured=None))], tried_one)
+    assert found == asked

@@ -122,6 +122,18 @@ class Remembering(Block):
         return super().forward(x) * self.calls
 
 
+class Counting(Block):
+    """Leaves something behind in a dict."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.calls = {"so far": 0}
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls["so far"] += 1
+        return super().forward(x) * self.calls["so far"]
+
+
 class CalledTwice(Net):
     def call(self, block: nn.Module, x: Tensor, number: int) -> Tensor:
         return block(block(x))
@@ -256,8 +268,9 @@ def test_calls_that_are_alike_are_traced_once(tracers, module, spared):
 
 
 @torch.no_grad()
-def test_a_block_that_leaves_something_behind_is_traced_every_time(tracers):
-    module = CalledTwice(*blocks(Remembering, 2))
+@pytest.mark.parametrize("kind", [Remembering, Counting])
+def test_a_block_that_leaves_something_behind_is_traced_every_time(tracers, kind):
+    module = CalledTwice(*blocks(kind, 2))
     exported(module)
     assert tracers[0].spared == 0
 

@@ -69,7 +69,8 @@ class TracedOnce(contextlib.AbstractContextManager["TracedOnce"]):
         before = _state(self._modules[name])
         args, kwargs = tree_unflatten(self._marked(ENTER, given), spec)
         returned, outputs = tree_flatten(forward(*args, **kwargs))
-        if all(isinstance(leaf, Tensor) for leaf in returned) and _state(self._modules[name]) == before:
+        is_pure = _are_same(before, _state(self._modules[name]))
+        if is_pure and all(isinstance(leaf, Tensor) for leaf in returned):
             returned = self._marked(LEAVE, returned)
             dtypes, shapes = [leaf.dtype for leaf in returned], [leaf.shape for leaf in returned]
             self._calls[key] = _Call(self._count, name, outputs, dtypes, shapes)
@@ -186,13 +187,21 @@ class _Kinds:
         return type(value), value, repr(value)  # of 0.0 and -0.0
 
 
-def _state(module: nn.Module) -> list[tuple[str, str, int, int]]:
-    """What a call must leave as it was for another call to do the same: attributes, and lengths of lists."""
-    return [
-        (name, attribute, id(value), len(value) if isinstance(value, list | dict | set) else 0)
-        for name, part in module.named_modules()
-        for attribute, value in vars(part).items()
-    ]
+def _state(module: nn.Module) -> list[Any]:
+    """All that a call must leave as it was for the next one to do the same: names, attributes, and what is in them."""
+    state: list[Any] = []
+    for part in module.modules():
+        for name, value in vars(part).items():
+            state += [name, value]
+            if isinstance(value, dict):
+                state += [*value.keys(), *value.values()]
+            elif isinstance(value, list | tuple | set):
+                state += value
+    return state
+
+
+def _are_same(before: list[Any], after: list[Any]) -> bool:
+    return len(before) == len(after) and all(one is other for one, other in zip(before, after, strict=True))
 
 
 def _described(given: list[Any]) -> Hashable:
