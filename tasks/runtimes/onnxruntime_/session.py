@@ -26,17 +26,13 @@ ERRORS_ONLY = 3
 PROVIDERS = {"cpu": [CPU], "cuda": [(CUDA, {"use_tf32": "0"}), CPU]}
 
 
-NO_REORDERED_WEIGHTS = "session.disable_prepacking"  # a second copy of the weights, which long calls hardly need
-
-
 def open_artifact(path: Path, *, device: str, threads: int = 1, low_memory: bool = False) -> "OnnxRuntimeSession":
     """Load a file.
 
     Args:
         device: "cpu" or "cuda". ONNX Runtime falls back from CUDA to the CPU without an error; here that is one.
         threads: threads inside an operator.
-        low_memory: free memory as soon as an operator is done and keep the weights once, at the cost of time; for large
-            single runs.
+        low_memory: free memory as soon as an operator is done, at the cost of time; for large single runs.
 
     Raises:
         UserError: the file cannot be loaded, or CUDA was asked for and is not what runs it.
@@ -141,6 +137,4 @@ def _options(threads: int, *, low_memory: bool) -> onnxruntime.SessionOptions:
     options.inter_op_num_threads = 1
     options.log_severity_level = ERRORS_ONLY
     options.enable_cpu_mem_arena = options.enable_mem_pattern = not low_memory
-    if low_memory:
-        options.add_session_config_entry(NO_REORDERED_WEIGHTS, "1")
     return options
