@@ -56,6 +56,14 @@ def merge(configurations: Sequence[Sequence[Step]]) -> list[Step]:
     return list(merged.values())
 
 
+def needed_by(steps: Sequence[Step]) -> dict[str, set[str]]:
+    """For each step the tasks that end before it starts: those that it comes after, and the makers of its inputs."""
+    makers = {path: step.task for step in steps for path in step.outputs.values()}
+    return {
+        step.task: {*step.after, *(makers[path] for path in step.inputs.values() if path in makers)} for step in steps
+    }
+
+
 def _steps(given: GraphInputs, subject: str | Component, stages: Sequence[Stage]) -> Iterator[Step]:
     earlier: dict[str, Step] = {}
     for stage in stages:

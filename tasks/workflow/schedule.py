@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from tasks.freshness.receipt import Receipt
+from tasks.pipeline.graph import needed_by
 from tasks.pipeline.step import Step
 
 # Seconds of a kind of step that was never run here: measured on a full-size estimator, on two idle cores without a GPU;
@@ -29,8 +30,7 @@ def longest_first(wanted: Sequence[Step], steps: Sequence[Step]) -> list[Step]:
     Args:
         steps: all steps, inputs before what reads them.
     """
-    makers = {path: step.task for step in steps for path in step.outputs.values()}
-    needs = {step.task: {*step.after, *(makers.get(path, "") for path in step.inputs.values())} for step in steps}
+    needs = needed_by(steps)
     chosen, to_the_end = {step.task for step in wanted}, dict.fromkeys(needs, 0.0)
     for step in reversed(steps):
         if step.task in chosen and not step.skip:

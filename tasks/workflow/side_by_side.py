@@ -3,11 +3,13 @@
 import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 
 from tasks import progress
 from tasks.freshness.receipt import Receipt
 from tasks.job import available_cores
 from tasks.machine.memory import available_memory
+from tasks.pipeline.graph import needed_by
 from tasks.pipeline.step import Step
 from tasks.workflow.run_options import run_options
 from tasks.workflow.step_status import StepStatus
@@ -84,12 +86,14 @@ class SideBySide:
         step = status.step
         if step.task == beside.task or step.skip or _has_ended(status):
             return False
-        return not any(self._is_awaited(other, step) for other in self._statuses)
+        needed = self._needed[step.task]
+        return not any(
+            other.step.task in needed and not other.step.skip and not _has_ended(other) for other in self._statuses
+        )
 
-    def _is_awaited(self, status: StepStatus, by: Step) -> bool:
-        """Whether a step has not ended on which another depends."""
-        needed = status.step.task in by.after or set(status.step.outputs.values()) & set(by.inputs.values())
-        return bool(needed) and not status.step.skip and not _has_ended(status)
+    @cached_property
+    def _needed(self) -> dict[str, set[str]]:
+        return needed_by([status.step for status in self._statuses])
 
 
 def _has_ended(status: StepStatus) -> bool:
