@@ -12,6 +12,7 @@ from tasks.actions.build_plan.onnx_interface import OnnxInterface
 from tasks.actions.inputs.generated import Padding, make_case
 from tasks.actions.preflight.memory import ProfileMemory
 from tasks.errors import UserError
+from tasks.machine.memory import available_memory
 from tasks.runtimes.base import Runtime
 from tasks.runtimes.onnxruntime_.session import open_artifact
 from tasks.runtimes.tensorrt_.interface import DTYPE_OF_FORMAT
@@ -21,7 +22,6 @@ from tasks.settings.shape_profiles import Profile, corners
 SLACK = 1.5  # measured: ONNX Runtime takes up to 1.2 times the estimate
 EMULATION = 2.0  # the estimate is for bf16 tensors, which emulation stores as fp32
 SEED = 0
-MEMINFO = Path("/proc/meminfo")
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,11 @@ def run_corners(
     Args:
         memory: estimates for the same profiles.
         track: `tasks.progress.progress` or the like.
-        available: bytes of memory that may be used; None: what is free on this machine.
+        available: bytes of memory that may be used; None: what is left on this machine or in its container.
     """
     session = open_artifact(onnx, device="cpu", threads=threads, low_memory=True)
     slack = SLACK * (EMULATION if session.emulated else 1.0)
-    room = available if available is not None else _free_memory()
+    room = available if available is not None else available_memory()
     wanted = [
         (index, name, sizes) for index, profile in enumerate(profiles) for name, sizes in corners(profile).items()
     ]
@@ -112,10 +112,3 @@ def _problems(results: Mapping[str, Tensor], declared: Mapping[str, Shape], size
             yield f"{name} has shape {list(result.shape)} instead of {expected}"
         if broken := int((~torch.isfinite(result)).sum()):
             yield f"{name} has {broken} NaN or infinite values of {result.numel()}"
-
-
-def _free_memory() -> int:
-    """Bytes that the kernel reports as available; no limit where it does not."""
-    lines = MEMINFO.read_text().splitlines() if MEMINFO.is_file() else []
-    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
-    return found[0] if found else 2**62
