@@ -72,7 +72,7 @@ def run(job: Job) -> dict[str, Any]:
     cases, left_out = _cases(job, component, static_sizes(module), artifact.shapes)
     require_repeatable(reference, cases[0], component)
     with TemporaryDirectory(dir=job.outputs["report"].parent) as folder:
-        run = partial(
+        expected = partial(
             expected_of,
             reference=reference,
             component=component,
@@ -81,7 +81,7 @@ def run(job: Job) -> dict[str, Any]:
             folder=Path(folder),
         )
         results = all_tried(
-            originals(cases, run, component=component, dtype=dtype),
+            originals(cases, expected, component=component, dtype=dtype),
             lambda each, runs: tried(each, artifact, component=component, dtype=dtype, limits=verify, runs=runs),
         )
     about = {"provider": artifact.provider, "reference": reference.provider, **contained, "left_out": left_out}

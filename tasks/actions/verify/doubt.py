@@ -15,7 +15,9 @@ ELEMENTS = 2**21  # of the inputs of all runs together, beyond the first 16: a m
 def all_tried(
     expected: Sequence[Expected], tried_one: Callable[[Expected, int], dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Run all trials, and those that are beyond their limits again: first beside a run in float64 where it was spared.
+    """Run all trials, and those that are beyond their limits again.
+
+    Where float64 was spared, that is first beside one run of the original as in another engine, then beside float64.
 
     Damage shows in most trials, and a few runs of the original are enough to exclude luck in one of them. What shows in
     few trials may be as rare among the runs of the original; then there are more, where they are short.

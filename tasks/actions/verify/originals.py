@@ -37,12 +37,11 @@ def originals(
 
 
 def _few_and_cheap(cases: Sequence[InputCase]) -> set[int]:
-    """Numbers of three cases: the smallest, the largest of those that are much smaller than the largest of all, and one
-    between them."""
-    sizes = {case.number: _elements(case) for case in cases}
-    cheap = [number for number in sorted(sizes, key=lambda n: sizes[n]) if sizes[number] <= CHEAP * max(sizes.values())]
-    smallest = min(sizes, key=lambda number: sizes[number])
-    return {cheap[0], cheap[len(cheap) // 2], cheap[-1]} if cheap else {smallest}
+    """Numbers of the outer ones, and one between, of the cases much smaller than the largest; else of the smallest."""
+    by_size = sorted(cases, key=_elements)
+    most = CHEAP * _elements(by_size[-1])
+    cheap = [case.number for case in by_size if _elements(case) <= most] or [by_size[0].number]
+    return {cheap[0], cheap[len(cheap) // 2], cheap[-1]}
 
 
 def _limited_like(expected: Expected, models: Sequence[Expected]) -> Expected:
