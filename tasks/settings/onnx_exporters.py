@@ -5,8 +5,15 @@ OPSETS = range(15, 24)  # what at least one of them can write
 
 
 def exporter_for(opset: int) -> str:
-    """The default, dynamo (fewer nodes, less memory, refuses branches on values), unless it cannot write `opset`."""
-    return next(name for name, opsets in EXPORTER_OPSETS.items() if opset in opsets)
+    """The default, dynamo (fewer nodes, less memory, refuses branches on values), unless it cannot write `opset`.
+
+    Raises:
+        ValueError: neither can.
+    """
+    for name, opsets in EXPORTER_OPSETS.items():
+        if opset in opsets:
+            return name
+    raise ValueError(f"no exporter writes opset {opset}")
 
 
 def obstacle(exporter: str, opset: int) -> tuple[str, str] | None:

@@ -46,7 +46,7 @@ def test_a_setting_without_an_effect_on_this_model_is_named(words: tuple[str, ..
         "tensorrt.profiles=[{frames: [4,9,30]}]", "average.num=2", "model.name=x", "model.config=x.yaml",
         "model.axes.tokens.max=900", "model.components.flow_decoder_estimator.options.streaming=true", "artifacts=x",
         "model.components.flow_decoder_estimator.recordings=[a.pt]", "model.checkpoints.flow=/c", "vllm.trials=9",
-        "model.parts.llm=x.pt", "model.components.hift.part=flow", "onnx={opset: 19}",
+        "model.parts.llm=x.pt", "model.components.hift.part=flow", "onnx={opset: 19}", "onnx.opset=23",
     ],
 )  # fmt: skip
 def test_a_setting_that_changes_a_step_is_kept_also_at_its_default(word: str) -> None:
