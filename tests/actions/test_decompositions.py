@@ -1,25 +1,14 @@
 """What the dynamo exporter need not decompose, and that graphs compute the same either way."""
 
-from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 
-import onnx
-import onnx_ir as ir
-import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from tasks.actions.export_onnx import decompositions
-from tasks.actions.export_onnx.simplify import simplify
-from tasks.actions.export_onnx.trace import trace
-from tasks.settings.component import ComponentSpec
-from tests.support.onnx_jobs import small_component
-
-COMPONENT = ComponentSpec.from_params(small_component("Plain"))
-SETTINGS = {"opset": 18, "constant_folding": True, "simplify": True, "dynamic_batch": False}
+from tests.support.small_graphs import exported, largest_error
 
 
 class Function(nn.Module):
@@ -67,27 +56,6 @@ def decompositions_run(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     return found
 
 
-def exported(module: nn.Module, *, exporter: str = "dynamo") -> ir.Model:
-    model = trace(module.eval(), component=COMPONENT, settings=SETTINGS | {"exporter": exporter})
-    simplify(model)
-    return model
-
-
-def largest_error(model: ir.Model, module: nn.Module) -> float:
-    """With respect to the module, over lengths other than the traced one."""
-    session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"])
-    errors = []
-    for frames in (4, 17, 40):
-        x = torch.randn(2, 8, frames, generator=torch.Generator().manual_seed(frames))
-        (found,) = session.run(None, {"x": x.numpy()})
-        errors.append((torch.from_numpy(found) - module(x)).abs().max().item())
-    return max(errors)
-
-
-def operators(model: ir.Model) -> Counter[str]:
-    return Counter(node.op_type for node in model.graph)
-
-
 @torch.no_grad()
 @pytest.mark.parametrize(
     ("module", "times"),
@@ -123,52 +91,3 @@ def test_afterwards_programs_are_decomposed_as_before():
     with decompositions.FewestDecompositions():
         assert ExportedProgram.run_decompositions is not original
     assert ExportedProgram.run_decompositions is original
-
-
-class Gelu(nn.Module):
-    """As in a feed-forward block, whose second projection could take the half."""
-
-    def __init__(self, approximate: str) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.before, self.gelu, self.after = nn.Linear(8, 16), nn.GELU(approximate), nn.Linear(16, 8)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.after(self.gelu(self.before(x.transpose(1, 2)))).transpose(1, 2)
-
-
-@torch.no_grad()
-@pytest.mark.parametrize(
-    ("exporter", "approximate", "function"),
-    [("dynamo", "none", "Erf"), ("torchscript", "none", "Erf"), ("dynamo", "tanh", "Tanh")],
-)
-def test_onnxruntime_recognizes_gelu(tmp_path: Path, exporter, approximate, function):
-    module = Gelu(approximate)
-    model = exported(module, exporter=exporter)
-    assert operators(model)[function] == 1
-    assert largest_error(model, module) < 1e-6
-    options = onnxruntime.SessionOptions()
-    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
-    onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"])
-    found = Counter(node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node)
-    assert found[function] == 0
-    assert sum(count for name, count in found.items() if name.endswith("Gelu")) == 1
-
-
-class TwoNorms(nn.Module):
-    """Whose weights are equal as long as they are not trained."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.wide, self.narrow = nn.Linear(8, 128), nn.Linear(128, 8)
-        self.first, self.second = nn.LayerNorm(128), nn.LayerNorm(128)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.narrow(self.second(self.first(self.wide(x.transpose(1, 2))).tanh())).transpose(1, 2)
-
-
-@torch.no_grad()
-def test_equal_weights_keep_their_names():
-    """With the default exporter; the older one merges them by itself."""
-    weights = exported(TwoNorms()).graph.initializers
-    assert {"first.weight", "first.bias", "second.weight", "second.bias"} <= weights.keys()

@@ -68,7 +68,7 @@ def _traced(job: Job, component: ComponentSpec) -> tuple[ir.Model, dict[str, flo
     model = trace(module, component=component, settings=settings)
     del module
     gc.collect()  # the exporter leaves reference cycles that keep the traced program alive
-    scales = simplify(model) if settings["simplify"] else {}
+    scales = simplify(model, fp32=job.params["precision"]["name"] == "fp32") if settings["simplify"] else {}
     return model, scales, samples
 
 

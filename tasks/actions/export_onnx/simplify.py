@@ -32,6 +32,21 @@ def _gelu_rule(function: str, halved: Callable[[Any, ir.Value, ir.Value, ir.Valu
     return RewriteRule(pattern, replacement, name=f"Gelu{function}")
 
 
+def _mish_rule(pattern: Callable[[Any, ir.Value], ir.Value], name: str) -> RewriteRule:
+    """Mish, x tanh(ln(1 + e^x)), by one exponential: x m / (2 - m), where m = s (2 - s) and s is the sigmoid of x.
+
+    Exact, because 1 - s = 1 / (1 + e^x) and tanh(ln y) = (y^2 - 1) / (y^2 + 1). Nothing overflows: 0 <= m <= 1.
+    """
+
+    def replacement(op: Any, x: ir.Value) -> ir.Value:
+        two = op.Constant(value_float=2.0)
+        s = op.Sigmoid(x)
+        m = op.Mul(s, op.Sub(two, s))
+        return op.Div(op.Mul(x, m), op.Sub(two, m))
+
+    return RewriteRule(pattern, replacement, name=name)
+
+
 # Of the rules that onnxscript applies by default, those that such graphs need, each behind operators without which it
 # finds nothing: every rule is tried at every node. One of the others, which splits slices, has several outputs, and for
 # such a rule the matcher indexes the whole graph at every node.
@@ -72,23 +87,33 @@ RULES: list[tuple[set[str], RewriteRule]] = [
     ({"Erf", "Mul"}, _gelu_rule("Erf", lambda op, x, half, y: op.Mul(op.Mul(x, y), half))),
     ({"Tanh", "Mul"}, _gelu_rule("Tanh", lambda op, x, half, y: op.Mul(op.Mul(x, half), y))),
 ]
+# ONNX Runtime computes Mish by Softplus and Tanh, and its Softplus takes longer than all of this. Not where a graph
+# becomes one of 16 bits: there Softplus and Mish are kept in fp32 by name.
+FP32_RULES: list[tuple[set[str], RewriteRule]] = [
+    ({"Softplus", "Tanh"}, _mish_rule(lambda op, x: op.Mul(x, op.Tanh(op.Softplus(x))), "SoftplusMish")),
+    ({"Mish"}, _mish_rule(lambda op, x: op.Mish(x), "Mish")),
+]
 ROUNDS = 4
 REARRANGES = {"Reshape", "Transpose"}
 PROJECTS = {"MatMul", "Gemm"}
 SMALL = 64  # elements; larger equal tensors are weights, which another checkpoint makes unequal
 
 
-def simplify(model: ir.Model) -> dict[str, float]:
+def simplify(model: ir.Model, *, fp32: bool = True) -> dict[str, float]:
     """Fold constants, join neighbouring transposes and casts, drop what is computed twice; in place.
+
+    Args:
+        fp32: whether the graph stays in fp32.
 
     Returns:
         The weights that were multiplied by a scalar, and by which.
     """
     common.InlinePass()(model)
     common.ShapeInferencePass()(model)
+    table = RULES + FP32_RULES if fp32 else RULES
     for _ in range(ROUNDS):
         folded = onnxscript.optimizer.fold_constants(model, onnx_shape_inference=True).modified
-        rewritten = _rewrite(model)
+        rewritten = _rewrite(model, table)
         common.RemoveUnusedNodesPass()(model)
         if not (folded or rewritten):
             break
@@ -109,10 +134,10 @@ def simplify(model: ir.Model) -> dict[str, float]:
     return scales
 
 
-def _rewrite(model: ir.Model) -> bool:
+def _rewrite(model: ir.Model, table: list[tuple[set[str], RewriteRule]]) -> bool:
     """Apply the rules once; whether one has found something."""
     operators = {node.op_type for node in model.graph}
-    chosen = [rule for needed, rule in RULES if needed <= operators]
+    chosen = [rule for needed, rule in table if needed <= operators]
     return bool(chosen) and onnxscript.rewriter.RewritePass(chosen)(model).modified
 
 
