@@ -22,6 +22,7 @@ from tasks.job import Job
 from tasks.models.loading.archive import compare_checksums
 from tasks.models.loading.parts import CheckpointParts
 from tasks.models.loading.piecewise import save_piecewise
+from tasks.models.loading.strict_loading import all_finite
 
 PART_BYTES = 2**19  # of the best member: two such parts fit into a core's cache
 AHEAD_BYTES = 2**26  # averaged, but not written yet
@@ -157,7 +158,7 @@ def _mean(name: str, members: Sequence[CheckpointParts]) -> Tensor:
         if _is_averaged(part):
             others = (member.part(name, start, memory[: part.numel()]) for member in members[1:])
             _average(part, others, len(members))
-            if not _is_finite(part):
+            if not all_finite(part):
                 raise _not_finite(name, members)
     return mean
 
@@ -171,13 +172,6 @@ def _average(first: Tensor, others: Iterable[Tensor], count: int) -> None:
     total.div_(count)
     if short:
         first.copy_(total)
-
-
-def _is_finite(tensor: Tensor) -> bool:
-    """A sum tells it in a third of the time, unless it overflows."""
-    if tensor.itemsize >= 4 and torch.isfinite(tensor.sum()):
-        return True
-    return bool(torch.isfinite(tensor).all())
 
 
 def _not_finite(name: str, members: Sequence[CheckpointParts]) -> UserError:

@@ -18,6 +18,7 @@ from tasks.actions.export_torchscript.archive import save_reproducibly
 from tasks.actions.original import load_original, unwrapped
 from tasks.errors import UserError
 from tasks.job import Job
+from tasks.models.loading.strict_loading import all_finite
 from tasks.runtimes.base import torch_dtype
 from tasks.runtimes.torchscript import nodes_of
 from tasks.settings.component import ComponentSpec
@@ -100,7 +101,7 @@ def _loaded(job: Job, component: ComponentSpec, *, precision: str, target: str) 
 
 def _require_finite(module: nn.Module, weights: Path, precision: str) -> None:
     for name, tensor in module.state_dict().items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
+        if tensor.is_floating_point() and not all_finite(tensor):
             raise UserError(
                 f"weights are NaN or infinite in {precision}",
                 where=weights,
