@@ -114,7 +114,8 @@ def test_exported_estimator_equals_eager_at_every_length_and_mask(exports, strea
 def test_exported_transformer_block_has_few_nodes(exports):
     model = onnx.load(exporting.estimator_file(exports, FAMILY, exporter="dynamo"))
     assert sum(node.op_type == "Softmax" for node in model.graph.node) == 3
-    assert len(model.graph.node) <= 3 * 28 + 3 * 24 + 60
+    residual = 24 + 3 * 5  # three of them are Mish, six operators in fp32
+    assert len(model.graph.node) <= 3 * 28 + 3 * residual + 60
 
 
 def test_solver_noise_is_the_recorded_one_and_does_not_change_the_global_random_state(flow):

@@ -152,8 +152,11 @@ class UNet(nn.Module):
             skipped.append(features)
         for stage in self.mid_blocks:
             x, _ = stage(x, time, levels[-1])
-        for stage, level, skip in zip(self.up_blocks, reversed(levels), reversed(skipped), strict=True):
-            _, x = stage(torch.cat((x[:, :, : skip.size(2)], skip), dim=1), time, level)
+        for depth, (stage, level, skip) in enumerate(zip(self.up_blocks, levels[::-1], skipped[::-1], strict=True)):
+            # An odd length comes back from halving and doubling as the next even one. Not x[:, :, :length]: to the
+            # exporter that is min(length, size), which makes every later size a longer expression.
+            x = x.narrow(2, 0, skip.size(2)) if depth else x
+            _, x = stage(torch.cat((x, skip), dim=1), time, level)
         return self.final_proj(self.final_block(x * mask) * mask) * mask
 
     def _levels(self, mask: Tensor, chunk_size: int) -> list[Level]:
