@@ -112,11 +112,11 @@ def simplify(model: ir.Model, *, fp32: bool = True) -> dict[str, float]:
     common.ShapeInferencePass()(model)
     table = RULES + FP32_RULES if fp32 else RULES
     for _ in range(ROUNDS):
-        folded = onnxscript.optimizer.fold_constants(model, onnx_shape_inference=True).modified
+        onnxscript.optimizer.fold_constants(model, onnx_shape_inference=True)
         rewritten = _rewrite(model, table)
         common.RemoveUnusedNodesPass()(model)
-        if not (folded or rewritten):
-            break
+        if not rewritten:
+            break  # nothing more can be folded
     onnx_fusions.fuse(model)  # into the operators that opset 23 brought
     for cleanup in (
         common.RemoveUnusedNodesPass(),
