@@ -39,6 +39,11 @@ SECTIONS = {
         "Latency of the estimator in ONNX Runtime",
         "fp32, a batch of two, two threads, whole mask; sides in turns in one process. Seconds of one call.",
     ),
+    "side_by_side": Section(
+        "Two steps at once",
+        "`doit -n 2 export_all` against `doit export_all`, from nothing. A step on its own uses both cores where it "
+        "computes, so that -n 2 can at best bring the wall time down to half of the CPU time.",
+    ),
     "steps": Section(
         "Every step of `doit export_all`",
         "From nothing. SNR and the largest error of an element are against the eager module; the line of the whole "
@@ -94,6 +99,12 @@ MEASUREMENTS = (
     Measurement("average.cold", "bench_average", ("--folder", "{work}", "--cold")),
     Measurement("nothing_to_do", "bench_nothing_to_do", ()),
     *map(_latency, MODELS),
+    Measurement(
+        "side_by_side.cosyvoice2",
+        "bench_side_by_side",
+        ("cosyvoice2", _folder("cosyvoice2"), "--parts", "flow"),
+        (_model_folder("cosyvoice2"),),
+    ),
     Measurement("steps.demo", "bench_export", ("demo",), has_rounds=False),
     Measurement(
         "steps.cosyvoice2",

@@ -7,7 +7,8 @@
 Without --published, this project is measured alone. All of it takes about an hour on two cores and 15 GB of disk.
 --only replaces these measurements in figures.json and leaves the others, each with the commit and the date that it is
 of. The Python of the published side needs torch, onnx, onnxruntime, diffusers==0.29.0, x-transformers==2.11.24,
-transformers==4.51.3, conformer==0.3.2, HyperPyYAML, einops, einx, Pillow, loguru, omegaconf, regex, scipy and tqdm.
+transformers==4.51.3, conformer==0.3.2, HyperPyYAML, einops, einx, Pillow, loguru, hydra-core, regex, rich, scipy and
+tqdm, and what these need.
 """
 
 import argparse
