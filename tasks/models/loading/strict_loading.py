@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tasks.errors import UserError, listed, shortened_name
+from tasks.models.loading.mapped_pages import MappedPages
 
 
 def load_strictly(
@@ -158,12 +159,13 @@ def _check_dtypes(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], s
 def _real_copies(tensors: Mapping[str, Tensor], source: Path, within: str) -> dict[str, Tensor]:
     """Copies that do not depend on the mapped file; tied weights, which shared memory, share it again."""
     copies: dict[tuple[int, torch.Size, tuple[int, ...]], Tensor] = {}
-    result = {}
+    result, pages = {}, MappedPages(source)
     for name, tensor in tensors.items():
         key = (tensor.data_ptr(), tensor.shape, tensor.stride())
         if key not in copies:
             dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
             copies[key] = tensor.to(dtype, copy=True)
             check_finite(within + name, copies[key], source)
+            pages.give_back(tensor)
         result[name] = copies[key] if tensor.numel() else tensor.clone()
     return result
