@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,7 +25,8 @@ class Job:
         params: everything else that changes the bytes, JSON-plain.
         local: what belongs to this machine and changes no bytes, for example a cache's folder; JSON-plain.
         threads: CPU threads this step may use.
-        digests: role -> SHA-256 of the inputs, as far as they are known.
+        digests: role -> SHA-256 of the inputs, as far as they are known; empty for those that `awaited` gives.
+        awaited: waits for the digests of all inputs, which are computed while the action runs.
         written: role -> SHA-256 of outputs, for the action to put in where it has computed it while it wrote.
     """
 
@@ -37,11 +38,13 @@ class Job:
     local: dict[str, Any] = field(default_factory=dict)
     threads: int = 1
     digests: dict[str, str] = field(default_factory=dict)
+    awaited: Callable[[], Mapping[str, str]] | None = None
     written: dict[str, str] = field(default_factory=dict)
 
     def digest(self, role: str) -> str:
         """SHA-256 of an input."""
-        return self.digests.get(role) or sha256(self.inputs[role])
+        known = self.digests.get(role) or (self.awaited().get(role) if self.awaited else None)
+        return known or sha256(self.inputs[role])
 
 
 def sha256(path: Path) -> str:

@@ -11,13 +11,14 @@ import os
 import signal
 import sys
 import threading
-from functools import cache
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from filelock import FileLock, Timeout
 
@@ -28,19 +29,23 @@ from tasks.child.sockets import forget_sockets, keep_sockets_in
 from tasks.child.source_imports import import_own_code_from_source
 from tasks.errors import reason
 
+ASKS = "digests"  # what a child sends that needs those that are awaited
 NO_RESOURCES = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
 INTERRUPT_PATIENCE_SECONDS = 10.0  # for a child to clean up after itself
 
 
-def run_in_child(file: Path) -> Outcome:
+def run_in_child(file: Path, awaited: Callable[[], Mapping[str, str]] = dict) -> Outcome:
     """Execute the request in a file in a child process and wait for it.
+
+    Args:
+        awaited: gives the child the digests that were not known when the request was written, by role.
 
     Raises:
         KeyboardInterrupt: after the child has ended and what it had half-written is removed.
     """
     request = Request.read(file)
     context = _context(request.memo.parent)
-    ours, theirs = context.Pipe(duplex=False)
+    ours, theirs = context.Pipe()
     child = context.Process(target=_child, args=(str(file), theirs), name=request.job.step)  # type: ignore[attr-defined]
     try:
         child.start()
@@ -52,8 +57,8 @@ def run_in_child(file: Path) -> Outcome:
     finally:
         theirs.close()
     try:
-        outcome = Outcome.from_plain(ours.recv())
-    except EOFError:
+        outcome = Outcome.from_plain(_answer(ours, awaited))
+    except (EOFError, ConnectionError):
         child.join()
         outcome = Outcome("failed", _death_message(request, child.exitcode))
         _clear_after_death(request)
@@ -69,6 +74,14 @@ def run_in_child(file: Path) -> Outcome:
         ours.close()
     child.join()
     return outcome
+
+
+def _answer(child: Connection, awaited: Callable[[], Mapping[str, str]]) -> dict[str, Any]:
+    """What the child says at its end."""
+    while (message := child.recv()) == ASKS:
+        child.send(dict(awaited()))
+    answer: dict[str, Any] = message
+    return answer
 
 
 def warm_up(state: Path) -> None:
@@ -93,7 +106,7 @@ def _context(state: Path) -> BaseContext:
     return context
 
 
-def _child(file: str, answer: Connection) -> None:
+def _child(file: str, parent: Connection) -> None:
     """Entry of the child: library output goes to the log, progress to the terminal, the outcome up the pipe."""
     import_own_code_from_source()
     from tasks.child.worker import execute  # what a parent with nothing to do need not import
@@ -104,7 +117,13 @@ def _child(file: str, answer: Connection) -> None:
     threading.Thread(target=_die_with_parent, daemon=True).start()
     with contextlib.suppress(KeyboardInterrupt):
         _redirect_to_log(request)
-        answer.send(execute(request).to_plain())
+        parent.send(execute(request, partial(_ask, parent)).to_plain())
+
+
+def _ask(parent: Connection) -> dict[str, str]:
+    parent.send(ASKS)
+    digests: dict[str, str] = parent.recv()
+    return digests
 
 
 def _exit(_signal: int, _frame: FrameType | None) -> NoReturn:

@@ -28,6 +28,7 @@ class Request:
         ingredients: of the key, as found when the step was chosen to run. The code is that of the last execution;
             the worker replaces it by what it observes.
         records: of inputs that count in part, see `tasks.pipeline.step.Step`.
+        awaited: see `tasks.freshness.decide.Decision`; the parent has these digests once the step needs them.
         always: build even if the receipt shows that the step is fresh.
     """
 
@@ -38,6 +39,7 @@ class Request:
     memo: Path
     ingredients: Ingredients
     records: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    awaited: Mapping[str, list[list[int]]] = field(default_factory=dict)
     always: bool = False
 
     def write(self, file: Path) -> None:

@@ -19,13 +19,14 @@ from filelock import FileLock, Timeout
 
 from tasks import progress
 from tasks.child.disk import disk_error_message, is_disk_error
+from tasks.child.input_digests import Ask, InputDigests
 from tasks.child.outcome import Outcome, Written
 from tasks.child.request import Request
 from tasks.errors import UserError, listed
 from tasks.freshness.code import code_digests, used_modules
-from tasks.freshness.decide import input_digests, library_version, staleness
+from tasks.freshness.decide import library_version, staleness
 from tasks.freshness.digests import Digests, stamps
-from tasks.freshness.receipt import Ingredients, Receipt
+from tasks.freshness.receipt import Receipt
 from tasks.job import sha256
 from tasks.objects import load_object, loaded_modules
 
@@ -41,15 +42,16 @@ def main(arguments: list[str]) -> int:
     return {"built": 0, "reused": 0, "failed": 1}.get(outcome.status, 2)
 
 
-def execute(request: Request) -> Outcome:
-    """Execute a request; every way it can end is an outcome, except being interrupted."""
+def execute(request: Request, ask: Ask | None = None) -> Outcome:
+    """Execute a request; every way it can end is an outcome, except being interrupted. `ask`: see `InputDigests`."""
+    digests = InputDigests(request, ask)
     try:
         with _locked(request):
             stamps_before = _stamps_of_inputs(request)
-            _require_inputs_as_decided(request)
-            if not request.always and (receipt := _receipt_of_the_same(request)):
+            _require_inputs_as_decided(request, digests)
+            if not request.always and (receipt := _receipt_of_the_same(request, digests)):
                 return Outcome("reused", remarks=list(receipt.remarks))
-            return _build(request, stamps_before)
+            return _build(request, digests, stamps_before)
     except UserError as error:
         return Outcome("failed", str(error))
     except MemoryError:
@@ -76,13 +78,14 @@ def _locked(request: Request) -> Iterator[None]:
         lock.release()
 
 
-def _receipt_of_the_same(request: Request) -> Receipt | None:
+def _receipt_of_the_same(request: Request, inputs: InputDigests) -> Receipt | None:
     """If the outputs are already what this request would make, because another run was faster: their receipt."""
     receipt = Receipt.read(request.receipt, request.job.outputs.values())
     if receipt is None or receipt.step != request.job.step:
         return None
     digests = Digests(request.memo)
-    now = replace(request.ingredients, code=code_digests(receipt.ingredients.code, digests))
+    code = code_digests(receipt.ingredients.code, digests)
+    now = replace(request.ingredients, inputs=inputs.complete, code=code)
     return None if staleness(receipt, now, request.receipt.parent, digests) else receipt
 
 
@@ -90,19 +93,17 @@ def _stamps_of_inputs(request: Request) -> dict[Path, list[list[int]]]:
     return {path: stamps(path) for path in request.job.inputs.values() if path.exists()}
 
 
-def _require_inputs_as_decided(request: Request) -> None:
+def _require_inputs_as_decided(request: Request, digests: InputDigests) -> None:
     """Inputs that have changed since the step was chosen to run would be listed in the receipt as they were.
 
     Raises:
         UserError: an input is not there or is another one.
     """
-    inputs, decided = request.job.inputs, request.ingredients.inputs
-    missing = next((path for path in inputs.values() if not path.exists()), None)
-    found = {} if missing else input_digests(inputs, request.records, Digests(request.memo))
-    changed = missing or next((path for role, path in inputs.items() if found[role] != decided.get(role)), None)
-    if changed:
+    missing = next((role for role, path in request.job.inputs.items() if not path.exists()), None)
+    if role := missing or digests.differing():
         what = "an input was removed or renamed" if missing else "an input has changed"
-        raise UserError(f"{what} since this step was chosen to run", where=changed, remedy="Run doit again")
+        where = request.job.inputs[role]
+        raise UserError(f"{what} since this step was chosen to run", where=where, remedy="Run doit again")
 
 
 def _require_inputs_untouched(request: Request, before: dict[Path, list[list[int]]]) -> None:
@@ -116,12 +117,13 @@ def _require_inputs_untouched(request: Request, before: dict[Path, list[list[int
         raise UserError("an input changed while the step was running", where=changed[0], remedy="Run again")
 
 
-def _build(request: Request, stamps_before: dict[Path, list[list[int]]]) -> Outcome:
+def _build(request: Request, digests: InputDigests, stamps_before: dict[Path, list[list[int]]]) -> Outcome:
     started = time.monotonic()
     _require_own_place(request)
     request.make_workdir()
     try:
-        results, ingredients = _act(request)
+        results, code = _act(request, digests)
+        ingredients = replace(request.ingredients, inputs=digests.complete, code=code)
         _require_inputs_untouched(request, stamps_before)
         outputs = _proven(request)
         execution = _execution(request, time.monotonic() - started)
@@ -158,16 +160,16 @@ def _require_own_place(request: Request) -> None:
             raise UserError(what, where=folder / top, value=listed(sorted(foreign)), remedy="Move or remove them")
 
 
-def _act(request: Request) -> tuple[dict[str, Any], Ingredients]:
-    """Run the action in the private folder; what it reports, and the key's ingredients with the code that it used."""
+def _act(request: Request, inputs: InputDigests) -> tuple[dict[str, Any], dict[str, str]]:
+    """Run the action in the private folder; what it reports, and the digests of the code that it used."""
     job, started, before = request.job, time.time(), set(sys.modules)
     os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # as tasks.machine names them; by default CUDA sorts by speed
     action = load_object(job.action)
     _use_threads(job.threads)
-    results: dict[str, Any] = action(replace(job, outputs=_private(request)))
+    results: dict[str, Any] = action(replace(job, outputs=_private(request), awaited=lambda: inputs.complete))
     digests = Digests(request.memo)
     used = used_modules(job.action, before=before, named=loaded_modules(), digests=digests)
-    return results, replace(request.ingredients, code=code_digests(used, digests, newest=started))
+    return results, code_digests(used, digests, newest=started)
 
 
 def _private(request: Request) -> dict[str, Path]:

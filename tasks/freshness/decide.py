@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -26,12 +26,14 @@ class Decision:
     Attributes:
         reasons: why it must; empty exactly when it need not.
         remarks: of the run that built what is there, see `tasks.child.outcome.Outcome`.
+        awaited: inputs of which the digest is not known yet, by role, each with its `stamps`.
     """
 
     step: Step
     ingredients: Ingredients
     reasons: tuple[str, ...]
     remarks: tuple[str, ...] = ()
+    awaited: Mapping[str, list[list[int]]] = field(default_factory=dict)
 
     @property
     def fresh(self) -> bool:
@@ -80,7 +82,7 @@ def input_digests(
     predicted: Mapping[str, str] = NOTHING,
 ) -> dict[str, str]:
     """SHA-256 of each input by its role, or of the `records` in it that count."""
-    digests.learn(path for role, path in inputs.items() if role not in predicted and not records.get(role))
+    digests.begin(path for role, path in inputs.items() if role not in predicted and not records.get(role))
     return {
         role: predicted[role] if role in predicted else _digest(path, records.get(role, ()), digests)
         for role, path in inputs.items()

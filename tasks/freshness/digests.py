@@ -5,6 +5,7 @@ times and inode, and computed again only when one of them has changed.
 """
 
 import ast
+import contextlib
 import hashlib
 import json
 import os
@@ -17,12 +18,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from tasks.errors import UserError, reason
-from tasks.job import call_side_by_side, sha256
+from tasks.job import available_cores, sha256
 from tasks.plain_data import read_json_object, write_atomically
 
 # A file written again within the clock's granularity keeps its times: digests of files this young are not remembered.
 RACY_SECONDS = 0.05
 LARGE_BYTES = 2**24  # a thread costs less than the digest of such a file
+AWAITED = ""  # in the place of a digest that is being computed
 
 
 class Digests:
@@ -33,16 +35,28 @@ class Digests:
         self._lock = threading.Lock()
         self._entries: dict[str, Any] = _read(memo)
         self._changed = False
+        self._begun: dict[Path, threading.Event] = {}
 
     def of_file(self, path: Path) -> str:
         """SHA-256 of a file's bytes."""
-        return cast(str, self._remembered(f"bytes:{path}", path, lambda: sha256(path)))
+        if begun := self._begun.get(path):
+            begun.wait()
+        return self._of_file(path)
 
-    def learn(self, paths: Iterable[Path]) -> None:
-        """Compute the digests of large files that are not remembered side by side, for `of_file`."""
-        new = [path for path in paths if self._is_large_and_new(path)]
-        if len(new) > 1:
-            call_side_by_side(self.of_file, new)
+    def begin(self, paths: Iterable[Path]) -> list[Path]:
+        """Compute the digests of large files that are not remembered, side by side while the caller goes on.
+
+        Returns:
+            The files of which the digests are not known yet; `of_file` waits for them.
+        """
+        unknown = [path for path in dict.fromkeys(paths) if self._is_large_and_new(path)]
+        with self._lock:
+            new = [path for path in unknown if path not in self._begun]
+            self._begun |= {path: threading.Event() for path in new}
+        waiting = iter(new)
+        for _ in range(min(len(new), available_cores())):  # daemons: a run that is interrupted does not wait for them
+            threading.Thread(target=self._work_through, args=(waiting,), daemon=True).start()
+        return unknown
 
     def of_part(self, path: Path, records: Collection[str]) -> str:
         """Digest of some records of a model YAML; of its bytes where that is not known."""
@@ -74,12 +88,24 @@ class Digests:
                 self._changed = False
                 write_atomically(self.memo, json.dumps(self._entries))
 
+    def _of_file(self, path: Path) -> str:
+        return cast(str, self._remembered(f"bytes:{path}", path, lambda: sha256(path)))
+
+    def _work_through(self, waiting: Iterator[Path]) -> None:
+        for path in waiting:
+            with contextlib.suppress(Exception):  # which `of_file` then raises
+                self._of_file(path)
+            self._begun.pop(path).set()
+
     def _is_large_and_new(self, path: Path) -> bool:
+        now = time.time()
         try:
             stat = path.stat()
         except OSError:  # which `of_file` then raises
             return False
-        return stat.st_size >= LARGE_BYTES and self._entry(f"bytes:{path}", stat) is None
+        if stat.st_size < LARGE_BYTES or now - stat.st_ctime <= RACY_SECONDS:
+            return False
+        return self._entry(f"bytes:{path}", stat) is None
 
     def _remembered(self, key: str, path: Path, compute: Callable[[], Any]) -> Any:
         now, stat = time.time(), os.stat(path)  # noqa: PTH116 - asked ten thousand times, half the time of Path's

@@ -1,14 +1,15 @@
 """What doit asks before a step: is it up to date, has a file changed? Receipts and content answer, not times."""
 
 import os.path
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from doit.dependency import FileChangedChecker
 
 from tasks.errors import UserError
 from tasks.freshness.decide import decide
-from tasks.freshness.digests import Digests
+from tasks.freshness.digests import AWAITED, Digests, stamps
+from tasks.pipeline.step import Step
 from tasks.user_files import unreadable
 from tasks.workflow.run_options import run_options
 from tasks.workflow.step_status import StepStatus
@@ -22,30 +23,38 @@ class UpToDate:
     digests: Digests
 
     def __call__(self) -> bool:
-        if run_options() and not self.status.step.receipt.exists():
-            _prepare_to_build(self.digests)
+        step = self.status.step
         try:
-            self.status.decision = decide(self.status.step, self.digests)
+            awaited = _prepare_to_build(step, self.digests) if run_options() and not step.receipt.exists() else {}
+            decision = decide(step, self.digests, predicted=dict.fromkeys(awaited, AWAITED))
+            self.status.decision = replace(decision, awaited=awaited)
         except FileNotFoundError:
             return False  # doit itself reports a file that is not there
         except OSError as error:  # what a step has made beside its outputs cannot be read, for example
-            self.status.problem = str(unreadable(Path(error.filename or self.status.step.receipt), error))
+            self.status.problem = str(unreadable(Path(error.filename or step.receipt), error))
             return False
         except UserError as error:
             self.status.problem = str(error)
             return False
-        failed = self.status.step.failed_report  # which the action of the step removes
+        failed = step.failed_report  # which the action of the step removes
         return self.status.decision.fresh and not (failed and os.path.lexists(failed))
 
     def __str__(self) -> str:
         return "; ".join(self.status.decision.reasons) if self.status.decision else "an input is not there yet"
 
 
-def _prepare_to_build(digests: Digests) -> None:
-    """Digesting large inputs and importing what will work on them take about as long."""
+def _prepare_to_build(step: Step, digests: Digests) -> dict[str, list[list[int]]]:
+    """Begin what takes seconds for a step that will certainly run: its process, and the digests of large inputs.
+
+    Returns:
+        The `awaited` inputs of the decision.
+    """
     from tasks.child.launcher import warm_up  # what runs with nothing to do need not import
 
     warm_up(digests.memo.parent)
+    whole = {role: path for role, path in step.inputs.items() if not step.records.get(role)}
+    found = {path: stamps(path) for path in digests.begin(whole.values())}
+    return {role: found[path] for role, path in whole.items() if path in found}
 
 
 class ContentChecker(FileChangedChecker):  # type: ignore[misc]

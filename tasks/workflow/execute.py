@@ -3,6 +3,7 @@
 import contextlib
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 
 from doit.exceptions import BaseFail, TaskError, TaskFailed
@@ -12,7 +13,7 @@ from tasks.child.outcome import Outcome
 from tasks.child.request import Request
 from tasks.errors import UserError
 from tasks.freshness.decide import Decision, input_digests
-from tasks.freshness.digests import Digests
+from tasks.freshness.digests import AWAITED, Digests, stamps
 from tasks.job import Job
 from tasks.paths import failed_report
 from tasks.pipeline.step import Step
@@ -45,7 +46,7 @@ def execute(
     try:
         with side_by_side.admitted(step):
             request = _request(decision, root, always=always, threads=side_by_side.threads(step))
-            outcome = status.outcome = _built(request, file, digests)
+            outcome = status.outcome = _built(request, file, decision, digests)
     except OSError as error:
         if cause := _outer_cause(error, root):
             return TaskFailed(cause)
@@ -73,13 +74,20 @@ def _remove_failed_reports(step: Step, *, rebuilt: bool) -> None:
                 path.unlink(missing_ok=True)
 
 
-def _built(request: Request, file: Path, digests: Digests) -> Outcome:
+def _built(request: Request, file: Path, decision: Decision, digests: Digests) -> Outcome:
     from tasks.child.launcher import run_in_child  # nothing to launch when nothing is stale
 
     request.write(file)
     with contextlib.suppress(OSError):  # it costs time: the child looks at the inputs once more
         digests.save()
-    return run_in_child(file)
+    return run_in_child(file, partial(_awaited, decision, digests))
+
+
+def _awaited(decision: Decision, digests: Digests) -> dict[str, str]:
+    """The digests that were being computed when the step was chosen to run; none once an input cannot be read."""
+    with contextlib.suppress(OSError):  # its process finds out which
+        return {role: digests.of_file(decision.step.inputs[role]) for role in decision.awaited}
+    return {}
 
 
 def _outer_cause(error: OSError, root: Path) -> str:
@@ -100,7 +108,10 @@ def _changed_inputs(decision: Decision, digests: Digests) -> str:
     removed = [path for path in step.inputs.values() if not path.exists()]
     if removed:
         return f"was removed or renamed ({removed[0]})"
-    return "changed" if input_digests(step.inputs, step.records, digests) != decision.ingredients.inputs else ""
+    awaited = decision.awaited
+    changed = any(stamps(step.inputs[role]) != stamp for role, stamp in awaited.items())
+    found = input_digests(step.inputs, step.records, digests, predicted=dict.fromkeys(awaited, AWAITED))
+    return "changed" if changed or found != decision.ingredients.inputs else ""
 
 
 def refuse_skipped(step: Step) -> BaseFail | None:
@@ -127,5 +138,6 @@ def _request(decision: Decision, root: Path, *, always: bool, threads: int) -> R
         memo=paths.digest_memo(root),
         ingredients=decision.ingredients,
         records=step.records,
+        awaited=decision.awaited,
         always=always,
     )

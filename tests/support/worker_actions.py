@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+import threading
 import time
 from typing import Any
 
@@ -22,6 +23,17 @@ def write_with_digest(job: Job) -> dict[str, Any]:
     found = write(job)
     job.written["out"] = sha256(job.outputs["out"])
     return found
+
+
+def tell_the_digest(job: Job) -> dict[str, Any]:
+    write(job)
+    return {"digest": job.digest("in")}
+
+
+def ask_and_die(job: Job) -> dict[str, Any]:
+    threading.Thread(target=job.digest, args=("in",), daemon=True).start()
+    time.sleep(0.1)
+    return die(job)
 
 
 def write_with_side_file(job: Job) -> dict[str, Any]:

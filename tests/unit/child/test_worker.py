@@ -19,6 +19,7 @@ from tasks.child import worker
 from tasks.child.launcher import run_in_child
 from tasks.child.request import Request
 from tasks.child.worker import execute
+from tasks.freshness.digests import AWAITED, stamps
 from tasks.freshness.receipt import Ingredients, Receipt
 from tasks.job import Job, sha256
 from tests.support.project import HANGS_AFTER_SECONDS
@@ -337,6 +338,65 @@ def test_an_input_that_has_changed_since_the_step_was_chosen_is_not_taken_for_th
     given.job.inputs["in"].write_text("other ")
     outcome = execute(given)
     assert outcome.status == "failed"
+    assert "in.txt: an input has changed since this step was chosen to run" in outcome.message
+
+
+def awaiting(given: Request) -> Request:
+    """The request of a step that was chosen to run before its input was digested."""
+    awaited = {role: stamps(path) for role, path in given.job.inputs.items()}
+    return replace(given, ingredients=replace(given.ingredients, inputs={"in": AWAITED}), awaited=awaited)
+
+
+def digests_in(receipt: Path) -> dict[str, str]:
+    read = Receipt.read(receipt)
+    assert read is not None
+    return read.ingredients.inputs
+
+
+def test_a_digest_that_was_not_known_when_the_step_was_chosen_is_in_the_receipt(tmp_path: Path) -> None:
+    given = awaiting(request(tmp_path))
+    assert run_in_child(written(given), lambda: {"in": "0" * 64}).status == "built"
+    assert digests_in(given.receipt) == {"in": "0" * 64}  # the parent's
+    assert execute(replace(given, always=True)).status == "built"  # by hand
+    assert digests_in(given.receipt) == {"in": sha256(given.job.inputs["in"])}
+    assert execute(given).status == "reused"
+
+
+def test_an_action_that_asks_for_a_digest_waits_for_it(tmp_path: Path) -> None:
+    given = awaiting(request(tmp_path, "tell_the_digest"))
+    assert run_in_child(written(given), lambda: {"in": "0" * 64}).status == "built"
+    receipt = Receipt.read(given.receipt)
+    assert receipt is not None
+    assert receipt.results == {"digest": "0" * 64}
+
+
+def test_a_child_that_dies_while_its_parent_digests_is_reported(tmp_path: Path) -> None:
+    given = awaiting(request(tmp_path, "ask_and_die"))
+
+    def dead() -> dict[str, str]:
+        while not (tmp_path / "a" / ".partial" / "out.bin" / "out.bin").exists():
+            time.sleep(0.02)
+        time.sleep(0.2)  # either way of noticing it is one
+        return {"in": "0" * 64}
+
+    outcome = run_in_child(written(given), dead)
+    assert outcome.status == "failed"
+    assert "SIGKILL" in outcome.message
+    assert not left_in(tmp_path)
+
+
+@pytest.mark.parametrize("event", ["write_another", "replace_and_put_back"])
+def test_an_awaited_input_that_was_another_one_while_the_step_ran_leaves_no_receipt(tmp_path: Path, event: str) -> None:
+    given = awaiting(request(tmp_path, "lose_the_input", params={"event": event}))
+    outcome = execute(given, lambda: {"in": "0" * 64})
+    assert "in.txt: an input changed while the step was running" in outcome.message
+    assert not left_in(tmp_path)
+
+
+def test_an_awaited_input_that_has_changed_since_the_step_was_chosen_is_noticed(tmp_path: Path) -> None:
+    given = awaiting(request(tmp_path))
+    given.job.inputs["in"].write_text("another ")
+    outcome = execute(given)
     assert "in.txt: an input has changed since this step was chosen to run" in outcome.message
 
 

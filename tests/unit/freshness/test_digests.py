@@ -9,6 +9,7 @@ import pytest
 
 from tasks.freshness.digests import RACY_SECONDS, Digests
 from tasks.job import sha256
+from tests.support.project import HANGS_AFTER_SECONDS
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def test_large_files_that_are_new_are_read_side_by_side(tmp_path: Path, monkeypa
     for number, path in enumerate(files):
         path.write_bytes(bytes([number]) * (1000 if number else 10))
     time.sleep(2 * RACY_SECONDS)
-    both, read = threading.Barrier(2, timeout=60), []
+    both, read = threading.Barrier(3, timeout=HANGS_AFTER_SECONDS), []
 
     def read_with_another(path: Path) -> str:
         read.append(path)
@@ -74,10 +75,35 @@ def test_large_files_that_are_new_are_read_side_by_side(tmp_path: Path, monkeypa
 
     digests = Digests(tmp_path / "memo.json")
     digests.of_file(files[3])
-    monkeypatch.setattr("tasks.job.available_cores", lambda: 2)
+    monkeypatch.setattr("tasks.freshness.digests.available_cores", lambda: 2)
     monkeypatch.setattr("tasks.freshness.digests.LARGE_BYTES", 1000)
     monkeypatch.setattr("tasks.freshness.digests.sha256", read_with_another)
-    digests.learn([*files, tmp_path / "missing"])
-    assert sorted(read) == files[1:3]  # neither the small one nor the remembered one
-    monkeypatch.setattr("tasks.freshness.digests.sha256", lambda path: pytest.fail("hashed again"))
-    assert digests.of_file(files[1]) == sha256(files[1])
+    for _ in range(2):
+        assert digests.begin([*files, tmp_path / "missing"]) == files[1:3]  # neither the small nor the remembered one
+    both.wait()
+    assert [digests.of_file(path) for path in files[1:3]] == [sha256(path) for path in files[1:3]]
+    assert sorted(read) == files[1:3]
+
+
+def test_a_large_file_that_cannot_be_read_is_reported_to_who_asks_for_it(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(path: Path) -> str:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("tasks.freshness.digests.LARGE_BYTES", 1)
+    monkeypatch.setattr("tasks.freshness.digests.sha256", denied)
+    digests = Digests(tmp_path / "memo.json")
+    assert digests.begin([file]) == [file]
+    with pytest.raises(PermissionError):
+        digests.of_file(file)
+
+
+def test_a_file_written_just_now_is_digested_when_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing shows whether it has been written again since."""
+    monkeypatch.setattr("tasks.freshness.digests.LARGE_BYTES", 1)
+    monkeypatch.setattr("tasks.freshness.digests.RACY_SECONDS", 1e9)
+    (tmp_path / "young.pt").write_bytes(b"one")
+    assert Digests(tmp_path / "memo.json").begin([tmp_path / "young.pt"]) == []

@@ -2,11 +2,13 @@
 
 import errno
 import os
+import threading
 import time
 from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,12 +17,15 @@ from tasks.child.request import Request
 from tasks.freshness import decide as decisions
 from tasks.freshness import digests as digesting
 from tasks.freshness.digests import RACY_SECONDS, Digests
+from tasks.freshness.receipt import Receipt
+from tasks.job import sha256
 from tasks.paths import failed_report, sockets
 from tasks.pipeline.step import Skip, Step
 from tasks.workflow import doit_freshness, why
 from tasks.workflow.doit_freshness import ContentChecker, UpToDate
 from tasks.workflow.execute import execute, refuse_skipped
 from tasks.workflow.step_status import StepStatus
+from tests.support.project import HANGS_AFTER_SECONDS
 
 
 def chain(folder: Path) -> list[Step]:
@@ -53,9 +58,9 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     found: Counter[str] = Counter()
     decide, sha256 = decisions.decide, digesting.sha256
 
-    def deciding(step: Step, digests: Digests) -> decisions.Decision:
+    def deciding(step: Step, digests: Digests, **more: Any) -> decisions.Decision:
         found[step.task] += 1
-        return decide(step, digests)
+        return decide(step, digests, **more)
 
     def hashing(path: Path) -> str:
         found[path.name] += 1
@@ -71,6 +76,43 @@ def test_each_step_is_decided_once_and_each_file_digested_once(tmp_path: Path, c
     statuses = run(steps, tmp_path, Digests(tmp_path / "memo.json"))
     assert [status.outcome.status for status in statuses if status.outcome] == ["built", "built"]
     assert counted == {"write:one": 1, "write:two": 1, "in.txt": 1}  # outputs were digested by those who wrote them
+
+
+@pytest.fixture
+def all_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run in which every input is a large file."""
+    monkeypatch.setattr(digesting, "LARGE_BYTES", 1)
+    monkeypatch.setattr(doit_freshness, "run_options", lambda: {"always": False})
+
+
+@pytest.mark.usefixtures("all_large")
+def test_large_inputs_of_a_step_that_will_run_are_digested_meanwhile_and_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counted: Counter[str]
+) -> None:
+    step, _ = chain(tmp_path)
+    started, digests, hashing = threading.Event(), Digests(tmp_path / "memo.json"), digesting.sha256
+    monkeypatch.setattr(digesting, "sha256", lambda path: started.wait(HANGS_AFTER_SECONDS) and hashing(path))
+    run_in_child = launcher.run_in_child
+    monkeypatch.setattr(launcher, "run_in_child", lambda *given: (started.set(), run_in_child(*given))[1])
+    run([step], tmp_path, digests)
+    assert counted == {"write:one": 1, "in.txt": 1}
+    receipt = Receipt.read(step.receipt)
+    assert receipt is not None
+    assert receipt.ingredients.inputs == {"in": sha256(step.inputs["in"])}
+    digests.save()
+    assert decisions.decide(step, Digests(digests.memo)).fresh
+
+
+@pytest.mark.usefixtures("all_large")
+def test_a_large_input_that_changes_before_its_step_begins_fails_it(tmp_path: Path) -> None:
+    step, digests = chain(tmp_path)[0], Digests(tmp_path / "memo.json")
+    status = StepStatus(step)
+    assert not UpToDate(status, digests)()
+    step.inputs["in"].write_text("other ")
+    failure = execute(status, tmp_path, digests)
+    assert failure is not None
+    assert failure.get_msg().startswith("an input changed")
+    assert not step.receipt.exists()
 
 
 def test_the_next_run_decides_once_and_digests_nothing(tmp_path: Path, counted: Counter[str]) -> None:
@@ -111,12 +153,16 @@ def test_a_skipped_step_fails_only_where_it_was_asked_for(tmp_path: Path, select
 @pytest.mark.parametrize(
     ("event", "part"), [("remove", "was removed or renamed"), ("rename_its_folder", "was removed"), ("edit", "changed")]
 )
+@pytest.mark.parametrize("size", ["small", "large"])
 def test_an_input_that_is_lost_while_its_step_runs_is_reported_as_one_that_changed(
-    tmp_path: Path, event: str, part: str
+    tmp_path: Path, event: str, part: str, size: str, request: pytest.FixtureRequest
 ) -> None:
     source, digests = tmp_path / "model" / "in.txt", Digests(tmp_path / "memo.json")
     source.parent.mkdir()
     source.write_text("input ")
+    if size == "large":
+        request.getfixturevalue("all_large")
+        time.sleep(2 * RACY_SECONDS)
     action = "tests.support.worker_actions:lose_the_input"
     status = StepStatus(Step("write", "x", action, {"in": source}, {"out": tmp_path / "a" / "x"}, {"event": event}))
     assert not UpToDate(status, digests)()
