@@ -11,7 +11,7 @@ from tasks.freshness.decide import decide
 from tasks.freshness.digests import AWAITED, Digests, stamps
 from tasks.pipeline.step import Step
 from tasks.user_files import unreadable
-from tasks.workflow.run_options import run_options
+from tasks.workflow.run_options import is_run
 from tasks.workflow.step_status import StepStatus
 
 
@@ -25,7 +25,7 @@ class UpToDate:
     def __call__(self) -> bool:
         step = self.status.step
         try:
-            awaited = _prepare_to_build(step, self.digests) if run_options() and not step.receipt.exists() else {}
+            awaited = _prepare_to_build(step, self.digests) if is_run() and not step.receipt.exists() else {}
             decision = decide(step, self.digests, predicted=dict.fromkeys(awaited, AWAITED))
             self.status.decision = replace(decision, awaited=awaited)
         except FileNotFoundError:

@@ -82,7 +82,7 @@ def test_each_step_is_decided_once_and_each_file_digested_once(tmp_path: Path, c
 def all_large(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run in which every input is a large file."""
     monkeypatch.setattr(digesting, "LARGE_BYTES", 1)
-    monkeypatch.setattr(doit_freshness, "run_options", lambda: {"always": False})
+    monkeypatch.setattr(doit_freshness, "is_run", lambda: True)
 
 
 @pytest.mark.usefixtures("all_large")
@@ -253,13 +253,13 @@ def test_it_goes_with_the_artifact_that_failed(tmp_path: Path) -> None:
     assert failed.exists()  # nothing was built
 
 
-@pytest.mark.parametrize(("options", "expected"), [({"always": False}, [True, False]), ({}, [False, False])])
+@pytest.mark.parametrize(("is_run", "expected"), [(True, [True, False]), (False, [False, False])])
 def test_what_a_build_needs_is_prepared_where_one_is_certain(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, bool], expected: list[bool]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_run: bool, expected: list[bool]
 ) -> None:
     """That is in a run, for a step without a receipt."""
     prepared: list[Path] = []
-    monkeypatch.setattr(doit_freshness, "run_options", lambda: options)
+    monkeypatch.setattr(doit_freshness, "is_run", lambda: is_run)
     monkeypatch.setattr(launcher, "warm_up", prepared.append)
     step, digests = chain(tmp_path)[0], Digests(tmp_path / "memo.json")
     found = []

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from tasks.errors import UserError
-from tasks.workflow.run_options import refuse_processes, run_options
+from tasks.workflow.run_options import is_run, refuse_processes, run_options
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +42,24 @@ def test_an_option_counts_as_it_does_for_doit(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["doit", *words.split()])
     assert (run_options().get("always", False), run_options().get("num_process", 0)) == (always, at_once)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("", True),
+        ("average onnx.opset=17", True),
+        ("onnx.opset=17 average", True),
+        ("run", True),
+        ("-n 2", True),
+        ("-f dodo.py run average", True),
+        ("list --all", False),
+        ("onnx.opset=17 info average", False),
+    ],
+)
+def test_a_run_is_known_from_other_commands(words: str, expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["doit", *words.split()])
+    assert is_run() == expected
 
 
 @pytest.mark.parametrize("words", ["-n 2 -P process", "-n2 -Pprocess average", "--par process --proc=2"])
