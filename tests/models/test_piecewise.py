@@ -1,7 +1,9 @@
 """Checkpoints written tensor by tensor: the bytes of torch.save and their digest, or no file."""
 
 import contextlib
+import errno
 import io
+import os
 import resource
 import signal
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tasks.job import sha256
+from tasks.models.loading import piecewise
 from tasks.models.loading.piecewise import LARGE_BYTES, PENDING_BYTES, save_piecewise
 
 SMALL = {
@@ -55,6 +58,29 @@ def test_the_bytes_are_those_of_torch_save_and_the_digest_is_theirs(tmp_path: Pa
     digest = save(tensors, tmp_path / "w.pt")
     assert (tmp_path / "w.pt").read_bytes() == bytes_of_torch_save(tensors)
     assert digest == sha256(tmp_path / "w.pt")
+
+
+def test_what_is_written_goes_to_the_disk_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(piecewise, "TO_DISK_BYTES", LARGE_BYTES)
+    sizes: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: sizes.append(os.fstat(descriptor).st_size))
+    tensors = {f"layers.{k}": torch.ones(LARGE_BYTES) for k in range(3)}
+    assert save(tensors, tmp_path / "w.pt") == sha256(tmp_path / "w.pt")
+    assert sizes
+    assert sizes[0] < (tmp_path / "w.pt").stat().st_size
+
+
+def test_a_disk_that_fails_meanwhile_is_an_error_and_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(piecewise, "TO_DISK_BYTES", LARGE_BYTES)
+    monkeypatch.setattr(os, "fsync", failing)
+    with pytest.raises(OSError, match="Input/output error"):
+        save({f"layers.{k}": torch.ones(LARGE_BYTES) for k in range(3)}, tmp_path / "w.pt")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_values_of_another_size_than_the_layout_are_a_bug_and_leave_no_file(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Writes a checkpoint whose tensors are computed one after the other, and computes its digest on the way.
+"""Writes a checkpoint whose tensors are computed one after the other; its digest and the disk's work go on meanwhile.
 
 torch.save needs all values at once, and the file would be read again for its digest. Here its own pickler is given
 tensors without values, and each storage takes its turn in the archive as soon as it is known: the same bytes, but only
@@ -7,6 +7,7 @@ a few pieces in memory.
 
 import contextlib
 import hashlib
+import os
 import pickle
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,7 @@ from torch import Tensor, UntypedStorage
 from tasks.models.loading.archive import DEFAULT_PROTOCOL
 
 PENDING_BYTES = 2**26  # written, but not digested yet
+TO_DISK_BYTES = 2**28  # written, but still in the system's memory
 LARGE_BYTES = 2**20  # no header of an archive is that large
 
 
@@ -51,7 +53,7 @@ def _save(layout: dict[str, Tensor], values: Iterator[Tensor], file: "_Digesting
 
 
 class _Digesting:
-    """A file that is only written, digested by a second thread meanwhile."""
+    """A file that is only written, digested by a second thread meanwhile, and brought to the disk by a third."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -59,6 +61,9 @@ class _Digesting:
         self._thread = ThreadPoolExecutor(1)
         self._small = bytearray()  # written, but not handed to the thread yet
         self._pending: deque[tuple[int, Future[None]]] = deque()
+        self._disk = ThreadPoolExecutor(1)
+        self._to_disk: Future[None] | None = None
+        self._written = 0  # since then
         self.storage: UntypedStorage | None = None  # whose bytes are written next
 
     def __enter__(self) -> Self:
@@ -66,6 +71,7 @@ class _Digesting:
 
     def __exit__(self, *_: object) -> None:
         self._thread.shutdown(cancel_futures=True)
+        self._disk.shutdown()
 
     def write(self, data: Any) -> int:
         """`data` is the archive writer's and only valid for now; what lasts is the storage that it comes from."""
@@ -77,7 +83,11 @@ class _Digesting:
             self._small += data
             if len(self._small) >= LARGE_BYTES:
                 self._hand_over_small()
-        return self._file.write(data)
+        count = self._file.write(data)
+        self._written += count
+        if self._written >= TO_DISK_BYTES:
+            self._bring_to_disk()
+        return count
 
     def flush(self) -> None:
         self._file.flush()
@@ -85,7 +95,17 @@ class _Digesting:
     def hexdigest(self) -> str:
         self._hand_over_small()
         self._wait(most_pending=0)
+        if self._to_disk:
+            self._to_disk.result()
         return self._sha256.hexdigest()
+
+    def _bring_to_disk(self) -> None:
+        """Whoever needs the file on the disk in the end would wait for the whole of it; errors are the disk's."""
+        if self._to_disk is None or self._to_disk.done():
+            if self._to_disk:
+                self._to_disk.result()
+            self._to_disk = self._disk.submit(os.fsync, self._file.fileno())
+            self._written = 0
 
     def _hand_over_small(self) -> None:
         self._hand_over(memoryview(bytes(self._small)))
