@@ -6,7 +6,7 @@ written; several tensors are on their way at once, one per thread, and never man
 
 import contextlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,13 @@ from tasks import checkpoints, progress
 from tasks.actions.original import unwrapped
 from tasks.checkpoints import Checkpoint
 from tasks.errors import UserError, listed, shortened_name
-from tasks.job import Job
-from tasks.models.loading.archive import compare_checksums
+from tasks.job import Job, call_side_by_side
+from tasks.models.loading.archive import is_mapped
+from tasks.models.loading.joint_checksum import JointChecksum
 from tasks.models.loading.parts import CheckpointParts
 from tasks.models.loading.piecewise import save_piecewise
 from tasks.models.loading.strict_loading import all_finite
+from tasks.user_files import weights_format
 
 PART_BYTES = 2**19  # of the best member: two such parts fit into a core's cache
 AHEAD_BYTES = 2**26  # averaged, but not written yet
@@ -66,12 +68,19 @@ def average(paths: Sequence[Path], target: Path, job: Job) -> dict[str, Tensor]:
     Returns:
         What was written, by name, without its values.
     """
-    compare_checksums(paths)
+    members: list[CheckpointParts] = []
     with contextlib.ExitStack() as opened:
-        members = [opened.enter_context(CheckpointParts(path)) for path in paths]
-        _require_alike(members)
-        layout = _layout(members)
-        job.written["averaged"] = save_piecewise(layout, _means(layout, members, threads=job.threads), target)
+        try:
+            for path in paths:
+                members.append(opened.enter_context(CheckpointParts(path)))  # noqa: PERF401 - counts on failure
+            _require_alike(members)
+            layout = _layout(members)
+            checked = _checked_while_read(layout, members)
+            call_side_by_side(lambda member: member.compare_large(but=checked), members)
+            job.written["averaged"] = save_piecewise(layout, _means(layout, members, checked, job.threads), target)
+        except UserError:
+            _require_whole(paths[: len(members) + 1])  # what is wrong with the weights can be the damage
+            raise
     return layout
 
 
@@ -126,16 +135,38 @@ def _place(tensor: Tensor) -> tuple[Any, ...]:
     return tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
 
 
-def _means(layout: Mapping[str, Tensor], members: Sequence[CheckpointParts], *, threads: int) -> Iterator[Tensor]:
-    """The mean of each tensor that is not tied to an earlier one, in order, some of them computed ahead."""
+def _checked_while_read(layout: Mapping[str, Tensor], members: Sequence[CheckpointParts]) -> set[str]:
+    """Tensors that `_mean` compares with their checksums, which spares reading them twice."""
+    return {
+        name
+        for name in _untied(layout)
+        if _is_averaged(layout[name]) and all(name in member.checksums for member in members)
+    }
+
+
+def _require_whole(paths: Sequence[Path]) -> None:
+    for path in paths:
+        if weights_format(path) == "archive":
+            is_mapped(path)
+
+
+def _untied(layout: Mapping[str, Tensor]) -> list[str]:
+    """The names of tensors that are not tied to an earlier one."""
     first_of: dict[int, str] = {}
     for name, tensor in layout.items():
         first_of.setdefault(id(tensor), name)
+    return list(first_of.values())
+
+
+def _means(
+    layout: Mapping[str, Tensor], members: Sequence[CheckpointParts], checked: Collection[str], threads: int
+) -> Iterator[Tensor]:
+    """The mean of each tensor that is not tied to an earlier one, in order, some of them computed ahead."""
     ahead: deque[tuple[int, Future[Tensor]]] = deque()
     with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         try:
-            for name in progress.progress(list(first_of.values()), label="average"):
-                ahead.append((layout[name].nbytes, pool.submit(_mean, name, members)))
+            for name in progress.progress(_untied(layout), label="average"):
+                ahead.append((layout[name].nbytes, pool.submit(_mean, name, members, is_checked=name in checked)))
                 while len(ahead) > threads and sum(size for size, _ in ahead) > AHEAD_BYTES:
                     yield ahead.popleft()[1].result()
             while ahead:
@@ -144,23 +175,40 @@ def _means(layout: Mapping[str, Tensor], members: Sequence[CheckpointParts], *, 
             pool.shutdown(cancel_futures=True)
 
 
-def _mean(name: str, members: Sequence[CheckpointParts]) -> Tensor:
+def _mean(name: str, members: Sequence[CheckpointParts], *, is_checked: bool) -> Tensor:
     best = members[0].tensors[name]
     mean = torch.empty(best.shape, dtype=best.dtype)
     flat = mean.view(-1)
     in_parts = all(member.tensors[name].is_contiguous() for member in members)
     step = PART_BYTES // best.itemsize if in_parts else max(1, best.numel())
     memory = torch.empty(min(step, best.numel()), dtype=best.dtype)
+    checksum = JointChecksum([member.checksums[name] for member in members], memory.nbytes) if is_checked else None
     for start in range(0, best.numel(), step):
         part = flat[start : start + step]
-        if (first := members[0].part(name, start, part)) is not part:
+        read = _read(name, start, [part, *[memory[: part.numel()]] * (len(members) - 1)], members, checksum)
+        if (first := next(read)) is not part:
             part.copy_(first)
         if _is_averaged(part):
-            others = (member.part(name, start, memory[: part.numel()]) for member in members[1:])
-            _average(part, others, len(members))
+            _average(part, read, len(members))
             if not all_finite(part):
                 raise _not_finite(name, members)
+        if checksum:
+            checksum.end_part(part.nbytes)
+    if checksum and not checksum.matches():
+        folder = members[0].path.parent
+        raise UserError("a checkpoint has changed while it was read", where=folder, value=name, remedy="Run again")
     return mean
+
+
+def _read(
+    name: str, start: int, places: Sequence[Tensor], members: Sequence[CheckpointParts], checksum: JointChecksum | None
+) -> Iterator[Tensor]:
+    """A part of a tensor from each member, the next one once this one has been used."""
+    for index, (member, place) in enumerate(zip(members, places, strict=True)):
+        part = member.part(name, start, place)
+        if checksum:
+            checksum.add(index, part)
+        yield part
 
 
 def _average(first: Tensor, others: Iterable[Tensor], count: int) -> None:

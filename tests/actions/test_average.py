@@ -219,6 +219,77 @@ def test_a_changed_byte_in_any_member_is_named_and_nothing_is_written(tmp_path: 
     assert list((tmp_path / "out").iterdir()) == []
 
 
+LARGE = {
+    "layer.weight": torch.arange(2**19, dtype=torch.float32),
+    "layer.index": torch.arange(2**17),
+    "norm.weight": torch.ones(2**18),
+    "norm.bias": torch.ones(2),
+}
+
+
+def damage(folder: Path, place: Callable[[bytes], int], *members: str, flip: int = 1) -> None:
+    for member in members:
+        content = bytearray((folder / f"{member}.pt").read_bytes())
+        content[place(bytes(content))] ^= flip
+        (folder / f"{member}.pt").write_bytes(content)
+
+
+@pytest.mark.parametrize("member", ["m0", "m2"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        lambda content: content.index(struct.pack("<4f", 0, 1, 2, 3)),
+        lambda content: content.index(struct.pack("<4f", 2**18, 2**18 + 1, 2**18 + 2, 2**18 + 3)),
+        lambda content: content.index(struct.pack("<2f", 2**19 - 2, 2**19 - 1)) + 7,
+        lambda content: content.index(struct.pack("<4q", 1, 2, 3, 4)),
+        lambda content: content.index(struct.pack("<f", 1) * 2**18) + 2**19,
+        lambda content: content.index(struct.pack("<f", 7.5) * 2**18),
+        lambda content: content.index(b"data/0"),
+    ],
+    ids=["first", "middle", "last", "not averaged", "equal in all", "beside the weights", "name of a record"],
+)
+def test_damage_to_a_large_tensor_of_any_member_is_named(
+    tmp_path: Path, place: Callable[[bytes], int], member: str
+) -> None:
+    for index in range(4):
+        save(
+            tmp_path,
+            f"m{index}",
+            {"model": LARGE, "optimizer": {"state": {0: {"exp_avg": torch.full((2**18,), 7.5)}}}},
+            loss=index,
+        )
+    damage(tmp_path, place, member)
+    error = error_of(run, tmp_path, num=4)
+    assert error.where.endswith(f"{member}.pt")
+    assert "Bad CRC-32" in str(error.value) or "File name in directory" in str(error.value)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_the_same_damage_to_the_same_weights_of_two_members_is_named(tmp_path: Path) -> None:
+    for index in range(4):
+        save(tmp_path, f"m{index}", LARGE, loss=index)
+    damage(tmp_path, lambda content: content.index(struct.pack("<f", 1) * 2**18) + 2**19, "m1", "m2")
+    assert error_of(run, tmp_path, num=4).where.endswith("m1.pt")
+
+
+def test_damage_that_makes_a_weight_infinite_is_named_as_damage(tmp_path: Path) -> None:
+    for index in range(2):
+        save(tmp_path, f"m{index}", {"w": torch.full((2**18,), 1.0)}, loss=index)
+    damage(tmp_path, lambda content: content.index(struct.pack("<f", 1) * 2**18) + 2**19 + 3, "m1", flip=0x40)
+    error = error_of(run, tmp_path)
+    assert error.where.endswith("m1.pt")
+    assert "Bad CRC-32" in str(error.value)
+
+
+def test_large_tensors_of_archives_without_checksums_are_averaged(tmp_path: Path) -> None:
+    torch.serialization.set_crc32_options(False)
+    try:
+        result = averaged(tmp_path, LARGE, LARGE)
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert all(torch.equal(result[name], tensor) for name, tensor in LARGE.items())
+
+
 def test_two_builds_give_the_same_bytes(tmp_path: Path) -> None:
     files = []
     for folder in (tmp_path / "a", tmp_path / "b"):

@@ -4,7 +4,7 @@ import contextlib
 import pickle
 import warnings
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Collection, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from tasks.errors import UserError, python_command, reason
-from tasks.job import call_side_by_side
 from tasks.user_files import damaged_weights
 
 DEFAULT_PROTOCOL = 2  # of torch.save
@@ -20,6 +19,7 @@ LEGACY_MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")  # what torch.sav
 CHUNK_BYTES = 2**20
 MOST_EXPANSION = 20  # weights hardly compress; an archive that grows more is made to fill the memory
 SMALL_BYTES = 2**26
+LARGE_BYTES = 2**20
 # Modules whose objects trainers save beside the weights: arguments, paths, numbers.
 BOOKKEEPING = ("argparse.", "pathlib.", "numpy.", "omegaconf.", "collections.", "datetime.", "types.SimpleNamespace")
 
@@ -51,37 +51,49 @@ NUMPY_GLOBALS: list[Any] = [
 ]
 
 
-def compare_checksums(paths: Iterable[Path]) -> None:
-    """Read archives side by side and compare their records with the checksums, so that opening them need not.
-
-    What is damaged, or no archive, is left to be reported by whoever opens it.
-    """
-    call_side_by_side(_compared, paths)
-
-
-def _compared(path: Path) -> None:
-    with contextlib.suppress(UserError, OSError):
-        if path.is_file():  # a pipe would never end
-            is_mapped(path)
-
-
-def is_mapped(path: Path) -> bool:
+def is_mapped(path: Path, *, large_later: bool = False) -> bool:
     """Whether `load_archive` maps an archive into memory: none of its records is compressed.
+
+    Args:
+        large_later: leave it to `compare_large`, or to who reads them, to compare large records with their checksums.
 
     Raises:
         UserError: it is damaged.
     """
     status = path.stat()
-    return _check_records(path, status.st_size, status.st_mtime_ns, status.st_ino)
+    return _check_records(path, status.st_size, status.st_mtime_ns, status.st_ino, large_later=large_later)
 
 
-def load_archive(path: Path) -> Any:
-    """The content of an archive, its records compared with their checksums.
+def load_archive(path: Path, *, large_later: bool = False) -> Any:
+    """The content of an archive, its records compared with their checksums; `large_later` as for `is_mapped`.
 
     Raises:
         UserError: it is damaged, or contains Python objects.
     """
-    return _load(path, mapped=is_mapped(path))
+    return _load(path, mapped=is_mapped(path, large_later=large_later))
+
+
+def compare_large(path: Path, *, but: Collection[str]) -> None:
+    """Compare the large records of an archive, but for those of some names, with their checksums.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    with _reading(path), zipfile.ZipFile(path) as archive:
+        for record in records_with_checksums(archive):
+            if is_large(record) and record.filename not in but:
+                _check_record(archive, record)
+
+
+def records_with_checksums(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    """All records of an archive, or none of one that torch.save was told to write without checksums."""
+    records = archive.infolist()
+    return records if any(record.CRC for record in records) else []
+
+
+def is_large(record: zipfile.ZipInfo) -> bool:
+    """Whether to compare a record with its checksum takes a while."""
+    return record.file_size >= LARGE_BYTES
 
 
 def load_pickle(path: Path) -> Any:
@@ -93,19 +105,27 @@ def load_pickle(path: Path) -> Any:
     return _load(path, mapped=False)
 
 
-@lru_cache(maxsize=64)  # averaging opens each file once for each group of tensors
-def _check_records(path: Path, size: int, *version: int) -> bool:
+@lru_cache(maxsize=64)
+def _check_records(path: Path, size: int, *version: int, large_later: bool) -> bool:
     """Require whole records; whether none is compressed, so that the file can be mapped. `version`: for the cache."""
+    with _reading(path), zipfile.ZipFile(path) as archive:
+        records = archive.infolist()
+        _require_state_dict(path, [record.filename for record in records])
+        if sum(record.file_size for record in records) > max(SMALL_BYTES, MOST_EXPANSION * size):
+            raise damaged_weights(path, "its records are said to be many times larger than the file")
+        stored = all(record.compress_type == zipfile.ZIP_STORED for record in records)
+        for record in records_with_checksums(archive):
+            if large_later and stored and is_large(record):
+                archive.open(record).close()  # compares its header with the directory
+            else:
+                _check_record(archive, record)
+        return stored
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            records = archive.infolist()
-            _require_state_dict(path, [record.filename for record in records])
-            if sum(record.file_size for record in records) > max(SMALL_BYTES, MOST_EXPANSION * size):
-                raise damaged_weights(path, "its records are said to be many times larger than the file")
-            if any(record.CRC for record in records):  # torch.save can leave all checksums out
-                for record in records:
-                    _check_record(archive, record)
-            return all(record.compress_type == zipfile.ZIP_STORED for record in records)
+        yield
     except UserError:
         raise
     except Exception as error:  # a damaged directory can make the library raise almost anything

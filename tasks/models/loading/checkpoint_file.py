@@ -23,7 +23,7 @@ SPREAD_BYTES = 2**20  # of a tensor that repeats its elements
 _notes: dict[Path, list[str]] = {}
 
 
-def open_checkpoint(path: Path, expected: Collection[str] = ()) -> dict[str, Tensor]:
+def open_checkpoint(path: Path, expected: Collection[str] = (), *, large_later: bool = False) -> dict[str, Tensor]:
     """The weights in a file by name, in file order, unwrapped and without what training keeps beside them.
 
     Memory-mapped: only accessed tensors are read from disk. Tied tensors share storage as they did when saved.
@@ -31,12 +31,13 @@ def open_checkpoint(path: Path, expected: Collection[str] = ()) -> dict[str, Ten
     Args:
         expected: names that the weights should have; a prefix that all of them have in the file is taken off, and
             the only one of several sets of weights that has them is read.
+        large_later: as for `tasks.models.loading.archive.is_mapped`.
 
     Raises:
         UserError: the file is missing, damaged or not one of weights; it contains Python objects, tensors that are
             not dense, or several sets of weights.
     """
-    weights = unwrap(_content(path), path, expected)
+    weights = unwrap(_content(path, large_later=large_later), path, expected)
     _notes[path] = weights.notes
     return {name: _dense(name, tensor, path) for name, tensor in weights.tensors.items()}
 
@@ -75,8 +76,9 @@ def save_checkpoint(tensors: Mapping[str, Tensor | int], path: Path) -> None:
         torch.save(dict(tensors), file)
 
 
-def _content(path: Path) -> Any:
-    return READERS[weights_format(path)](path)
+def _content(path: Path, *, large_later: bool = False) -> Any:
+    found = weights_format(path)
+    return load_archive(path, large_later=True) if large_later and found == "archive" else READERS[found](path)
 
 
 def _dense(name: str, tensor: Tensor, path: Path) -> Tensor:

@@ -8,7 +8,7 @@ import mmap
 import os
 import sys
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from tasks.errors import UserError
-from tasks.models.loading.archive import is_mapped
+from tasks.models.loading.archive import compare_large, is_large, is_mapped
 from tasks.models.loading.checkpoint_file import open_checkpoint
 from tasks.user_files import weights_format
 
@@ -25,24 +25,41 @@ LENGTHS = (26, 28)  # where in it those lengths are
 
 
 class CheckpointParts:
-    """An open checkpoint, as `open_checkpoint` opens it.
+    """An open checkpoint, as `open_checkpoint` opens it, but for the checksums of the large records of an archive.
 
     Attributes:
         tensors: by name. Their shapes and dtypes cost nothing; values that are looked at stay in memory.
+        checksums: CRC-32 of the tensors that are a large record from beginning to end, by name; for who reads them.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.tensors = open_checkpoint(path)
+        self.tensors = open_checkpoint(path, large_later=True)
         self._file = path.open("rb", buffering=0)
-        is_archive = weights_format(path) == "archive" and is_mapped(path)
-        self._positions = positions(self.tensors, _records(path)) if is_archive else {}
+        self._is_mapped = weights_format(path) == "archive" and is_mapped(path, large_later=True)
+        records = _records(path) if self._is_mapped else {}
+        self._positions = positions(self.tensors, {at: record.file_size for at, record in records.items()})
+        self._records = {name: records[at] for name, at in self._positions.items() if at in records}
+        self.checksums = {
+            name: record.CRC
+            for name, record in self._records.items()
+            if record.CRC and is_large(record) and record.file_size == self.tensors[name].nbytes
+        }
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
+
+    def compare_large(self, *, but: Iterable[str]) -> None:
+        """Compare the large records with their checksums, except those of tensors that have one in `checksums`.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        if self._is_mapped:  # otherwise it was done when the file was opened
+            compare_large(self.path, but={self._records[name].filename for name in but})
 
     def part(self, name: str, start: int, memory: Tensor) -> Tensor:
         """Elements of a tensor from `start` on, flattened: as many as `memory` has, which may be where they are then.
@@ -63,18 +80,21 @@ class CheckpointParts:
         return memory
 
 
-def _records(path: Path) -> dict[int, int]:
-    """Position of the data of each record in an archive -> its size; nothing if tensors are no copies of the data."""
-    sizes = {}
+def _records(path: Path) -> dict[int, zipfile.ZipInfo]:
+    """The records of an archive by the position of their data; nothing if tensors are no copies of the data."""
+    found = {}
     with zipfile.ZipFile(path) as archive, path.open("rb") as file:
         for record in archive.infolist():
-            if record.filename.endswith("/byteorder") and archive.read(record).decode() != sys.byteorder:
-                return {}
             file.seek(record.header_offset)
             header = file.read(HEADER_BYTES)
             skipped = sum(int.from_bytes(header[at : at + 2], "little") for at in LENGTHS)
-            sizes[record.header_offset + HEADER_BYTES + skipped] = record.file_size
-    return sizes
+            position = record.header_offset + HEADER_BYTES + skipped
+            found[position] = record
+            if record.filename.endswith("/byteorder"):  # not read as a record: it may have no checksum
+                file.seek(position)
+                if file.read(record.file_size) != sys.byteorder.encode():
+                    return {}
+    return found
 
 
 def positions(tensors: Mapping[str, Tensor], records: Mapping[int, int]) -> dict[str, int]:
