@@ -54,8 +54,12 @@ class Digests:
             new = [path for path in unknown if path not in self._begun]
             self._begun |= {path: threading.Event() for path in new}
         waiting = iter(new)
-        for _ in range(min(len(new), available_cores())):  # daemons: a run that is interrupted does not wait for them
-            threading.Thread(target=self._work_through, args=(waiting,), daemon=True).start()
+        try:
+            for _ in range(min(len(new), available_cores())):  # daemons: an interrupted run does not wait for them
+                threading.Thread(target=self._work_through, args=(waiting,), daemon=True).start()
+        except RuntimeError:  # no thread can be started: what none has begun is digested when it is asked for
+            for path in waiting:
+                self._begun.pop(path).set()
         return unknown
 
     def of_part(self, path: Path, records: Collection[str]) -> str:

@@ -99,6 +99,19 @@ def test_a_large_file_that_cannot_be_read_is_reported_to_who_asks_for_it(
         digests.of_file(file)
 
 
+def test_a_large_file_is_digested_where_no_thread_can_be_started(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("tasks.freshness.digests.LARGE_BYTES", 1)
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    digests = Digests(tmp_path / "memo.json")
+    assert digests.begin([file]) == [file]
+    assert digests.of_file(file) == sha256(file)
+
+
 def test_a_file_written_just_now_is_digested_when_it_is_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
